@@ -1,0 +1,1 @@
+//! A log in local files: one interleaved stream of all partitions, group commit, recovery.
