@@ -1,0 +1,215 @@
+//! Finds what could come next in the filter box: attribute names, operators, values.
+//!
+//! In: a slot from `filter.slotAt`, the attribute look-ups of the server. Out: a ranked, bounded list of `Suggestion`
+//! `{type, label, detail, insert, caret, more}`: `insert` replaces the slot's range, `caret` is counted back from its end, and
+//! `more` says that completion should go on at once.
+//! Promise: `local` answers from memory without waiting; `remote` adds what the server knows and can be aborted.
+//! Not here: the list on the screen and its keys (`combobox`).
+
+import { attributeNames, attributeValues } from "./api.js";
+import { formatField, formatValue, operatorsOf, OWN_FIELDS, readField } from "./filter.js";
+import { attributeLabel, compact, plural, valueText } from "./format.js";
+
+const SUGGESTIONS_MAX = 50;
+const ANSWERS_MAX = 200;
+const ANSWER_AGE_MS = 15_000;
+
+const OPERATOR_HELP = {
+  equals: "is exactly, 44 is not \"44\"",
+  notEquals: "is something else or absent",
+  anyOf: "is one of a list",
+  contains: "list holds all of these",
+  startsWith: "text begins with",
+  exists: "is there: true or false",
+  before: "date at or before",
+  after: "date at or after",
+};
+
+const FIELD_HELP = {
+  kind: "the context's kind",
+  key: "the context's key",
+  kindKey: "kind:key",
+  kinds: "list of kinds",
+  kindKeys: "list of kind:key",
+  id: "encoded kind:key",
+  applicationId: "application or SDK that reported it",
+  q: "text in any attribute",
+};
+
+const DATES = [
+  ["an hour ago", 3600],
+  ["a day ago", 86400],
+  ["a week ago", 7 * 86400],
+  ["30 days ago", 30 * 86400],
+];
+
+export class Suggestions {
+  constructor(place) {
+    this.place = place;
+    this.answers = new Map();
+    this.names = [];
+  }
+
+  /// Attribute names of the environment as `{kind, pointer, weight, redacted}`, the first hundred of each kind.
+  async load(signal) {
+    const answer = await this.ask("names", () => attributeNames(this.place, "", signal));
+    this.names = namesOf(answer);
+    return this.names;
+  }
+
+  get kinds() {
+    return [...new Set(this.names.map((name) => name.kind))];
+  }
+
+  local(slot) {
+    if (slot.slot === "field") return this.fields(slot, this.names);
+    if (slot.slot === "operator") return operators(slot);
+    if (slot.slot === "joint") return joints(slot);
+    return slot.after ? listJoints() : this.ownValues(slot);
+  }
+
+  /// The full list for the slot, or `null` when the server has nothing to add.
+  async remote(slot, signal) {
+    if (slot.slot === "field") {
+      const found = await this.moreNames(slot.typed, signal);
+      return this.fields(slot, found.concat(this.names));
+    }
+    if (slot.slot !== "value" || slot.after || ["exists", "before", "after"].includes(slot.operator)) return null;
+    const { own, kind, pointer } = readField(slot.field, this.kinds);
+    if (own !== undefined && own !== "key") return null;
+    const terms = [kind && `kind equals ${JSON.stringify(kind)}`, slot.typed && `value startsWith ${JSON.stringify(slot.typed)}`];
+    const filter = terms.filter(Boolean).join(",");
+    const name = own === "key" ? "/key" : pointer;
+    const answer = await this.ask(`values ${name} ${filter}`, () => attributeValues(this.place, name, filter, SUGGESTIONS_MAX, signal));
+    return values(slot, valuesOf(answer));
+  }
+
+  async moreNames(typed, signal) {
+    const { own, kind, pointer } = readField(typed, this.kinds);
+    if (own !== undefined || typed === "") return [];
+    const start = typed.includes(".") ? pointer : `/${typed}`;
+    const terms = [kind && `kind equals ${JSON.stringify(kind)}`, start !== "/" && `name startsWith ${JSON.stringify(start)}`];
+    const filter = terms.filter(Boolean).join(",");
+    return namesOf(await this.ask(`names ${filter}`, () => attributeNames(this.place, filter, signal)));
+  }
+
+  fields(slot, names) {
+    const typed = slot.typed.toLowerCase();
+    const own = OWN_FIELDS.map((field) => ({ field, detail: FIELD_HELP[field], weight: 0, text: field, own: true }));
+    const seen = new Set();
+    const candidates = own.concat(everyKind(names), names.map(ofKind)).filter(({ field }) => !seen.has(field) && seen.add(field));
+    const ranked = candidates.map((candidate) => [rank(candidate, typed), candidate]).filter(([order]) => order !== null);
+    ranked.sort(([a, one], [b, other]) => a - b || other.weight - one.weight || one.field.localeCompare(other.field));
+    return ranked.slice(0, SUGGESTIONS_MAX).map(([, { field, detail, weight, redacted, own: isOwn }]) => ({
+      type: "field",
+      label: field,
+      detail: detail ?? (redacted ? `${compact(weight)}, private in some` : compact(weight)),
+      hint: isOwn ? null : plural(weight, "context"),
+      insert: `${field} `,
+      more: true,
+    }));
+  }
+
+  ownValues(slot) {
+    if (slot.operator === "exists") return offer(slot, ["true", "false"], { raw: true });
+    if (slot.operator === "before" || slot.operator === "after") return dates(slot);
+    if (slot.field === "kind" || slot.field === "kinds") return offer(slot, this.kinds);
+    return [];
+  }
+
+  // Keeps recent answers, so that deleting a letter shows the list of before at once.
+  async ask(question, answerOf) {
+    const kept = this.answers.get(question);
+    if (kept && Date.now() - kept.at < ANSWER_AGE_MS) return kept.answer;
+    const answer = await answerOf();
+    this.answers.delete(question);
+    this.answers.set(question, { at: Date.now(), answer });
+    if (this.answers.size > ANSWERS_MAX) this.answers.delete(this.answers.keys().next().value);
+    return answer;
+  }
+}
+
+function namesOf(answer) {
+  return (answer.items ?? []).flatMap(({ kind, names }) => names.map(({ name, weight, redacted }) => ({ kind, pointer: name, weight, redacted: redacted === true })));
+}
+
+function valuesOf(answer) {
+  const byValue = new Map();
+  for (const { name, weight } of (answer.items ?? []).flatMap(({ values: list }) => list)) {
+    const id = JSON.stringify(name);
+    byValue.set(id, { value: name, weight: (byValue.get(id)?.weight ?? 0) + weight });
+  }
+  return [...byValue.values()].sort((a, b) => b.weight - a.weight || valueText(a.value).localeCompare(valueText(b.value)));
+}
+
+const ofKind = ({ kind, pointer, weight, redacted }) => ({ field: formatField(kind, pointer), text: attributeLabel(pointer), kind, weight, redacted });
+
+// An attribute that several kinds have can be searched in all of them at once.
+function everyKind(names) {
+  const byPointer = new Map();
+  for (const { kind, pointer, weight } of names) {
+    const entry = byPointer.get(pointer) ?? { kinds: new Set(), weight: 0 };
+    if (!entry.kinds.has(kind)) entry.weight += weight;
+    byPointer.set(pointer, { kinds: entry.kinds.add(kind), weight: entry.weight });
+  }
+  return [...byPointer]
+    .filter(([, { kinds }]) => kinds.size > 1)
+    .map(([pointer, { weight }]) => ({ field: formatField(null, pointer), text: attributeLabel(pointer), kind: "*", weight }));
+}
+
+// Lower is better; `null` is no match. The whole field beats the attribute's name, a beginning beats a middle.
+function rank({ field, text, own }, typed) {
+  if (typed === "") return own ? 1 : 0;
+  const whole = field.toLowerCase();
+  const name = text.toLowerCase();
+  if (whole === typed) return 0;
+  if (whole.startsWith(typed)) return own ? 1 : 2;
+  if (name.startsWith(typed) || name.startsWith(`/${typed}`)) return 3;
+  if (!own && new RegExp(`[/ _.-]${escape(typed)}`).test(name)) return 4;
+  return !own && whole.includes(typed) ? 5 : null;
+}
+
+const escape = (text) => text.replace(/[.*+?^${}()|[\]\\/-]/g, "\\$&");
+
+function operators({ field, typed }) {
+  return operatorsOf(field)
+    .filter((operator) => operator.toLowerCase().startsWith(typed.toLowerCase()))
+    .map((operator) => ({ type: "operator", label: operator, detail: OPERATOR_HELP[operator], insert: `${operator} `, more: true }));
+}
+
+function joints({ depth }) {
+  const close = { type: "joint", label: ")", detail: "close the group", insert: ") ", more: true };
+  return [
+    ...(depth > 0 ? [close] : []),
+    { type: "joint", label: ",", detail: "and", insert: ", ", more: true },
+    { type: "joint", label: "|", detail: "or", insert: "| ", more: true },
+  ];
+}
+
+function listJoints() {
+  return [
+    { type: "joint", label: ",", detail: "another value", insert: ", ", more: true },
+    { type: "joint", label: "]", detail: "close the list", insert: "] ", more: true },
+  ];
+}
+
+function offer(slot, texts, { raw = false } = {}) {
+  return texts.filter((text) => text.toLowerCase().startsWith(slot.typed.toLowerCase())).map((text) => value(slot, text, "", raw));
+}
+
+function values(slot, found) {
+  return found.slice(0, SUGGESTIONS_MAX).map((entry) => ({ ...value(slot, entry.value, compact(entry.weight)), hint: plural(entry.weight, "context") }));
+}
+
+function value(slot, given, detail, raw = false) {
+  const text = raw ? given : formatValue(given, { quoted: slot.quoted || slot.list });
+  const listed = !slot.list && ["anyOf", "contains"].includes(slot.operator);
+  const type = typeof given === "string" ? "value" : typeof given;
+  return { type, label: valueText(given), detail, insert: listed ? `[${formatValue(given, { quoted: true })}] ` : slot.list ? text : `${text} `, caret: listed ? 2 : 0, more: false };
+}
+
+function dates(slot) {
+  return DATES.map(([label, seconds]) => [label, `${new Date(Date.now() - seconds * 1000).toISOString().slice(0, 19)}Z`])
+    .filter(([label, time]) => time.startsWith(slot.typed) || label.startsWith(slot.typed))
+    .map(([label, time]) => ({ type: "value", label: time, detail: label, insert: `${JSON.stringify(time)} `, more: false }));
+}
