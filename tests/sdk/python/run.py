@@ -19,7 +19,11 @@ def flag_source():
     source = TestData.data_source()
     source.update(source.flag("checkout-redesign").variation_for_all(True))
     source.update(
-        source.flag("banner-text").variations("plain", "bold", "loud").fallthrough_variation(0).if_match("plan", "gold").then_return(2)
+        source.flag("banner-text")
+        .variations("plain", "bold", "loud")
+        .fallthrough_variation(0)
+        .if_match("plan", "gold")
+        .then_return(2)
     )
     return source
 

@@ -1,0 +1,231 @@
+"""Running it: health and readiness, metrics, draining on SIGTERM, whose data directory it is, an index that is deleted."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import threading
+
+import pytest
+
+from harness import audit, payloads
+from harness.load import Load
+from harness.payloads import custom
+from harness.waiting import wait_equal, wait_until
+
+
+def metric(server, name, **labels):
+    """Sum of the samples of one metric whose labels include the given ones; None if there is no such sample."""
+    found = None
+    for line in server.get("/metrics").body.decode().splitlines():
+        match = re.match(r"([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? (\S+)$", line)
+        if match and match.group(1) == name:
+            present = dict(re.findall(r'(\w+)="([^"]*)"', match.group(2) or ""))
+            if labels.items() <= present.items():
+                found = (found or 0.0) + float(match.group(3))
+    return found
+
+
+def metric_names(server):
+    return {
+        re.split(r"[{ ]", line)[0]
+        for line in server.get("/metrics").body.decode().splitlines()
+        if line and line[0] != "#"
+    }
+
+
+def test_health_and_readiness(server):
+    for path in ("/healthz", "/readyz"):
+        answer = server.get(path)
+        assert answer.status == 200
+
+
+def test_metrics_are_prometheus_text(server):
+    answer = server.get("/metrics")
+    assert answer.status == 200 and answer.headers["content-type"].startswith("text/plain")
+    for line in answer.body.decode().splitlines():
+        assert (
+            not line
+            or line.startswith("# ")
+            or re.match(r"[a-zA-Z_:][a-zA-Z0-9_:]*(\{[^}]*\})? [-+]?([0-9.eE+-]+|NaN|Inf)$", line)
+        ), line
+
+
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+def test_stop_signal_drains(serve, signal_number):
+    """Under load: whatever was accepted is answered and stored, the exit code is 0 within ten seconds."""
+    server = serve()
+    with Load(server, clients=4) as load:
+        wait_until(lambda: load.acknowledged > 200, 60, "load")
+        server.process.send_signal(signal_number)
+        assert server.wait_exit(10) == 0
+        load.halt.set()
+    server.start()
+    audit.assert_exactly_once(server, load.ledgers)
+    audit.assert_newest_state(server, load.ledgers)
+
+
+def test_request_under_way_is_answered_on_sigterm(serve):
+    server = serve()
+    with socket.create_connection(server.address, timeout=20) as connection:
+        body = json.dumps([custom("under-way")]).encode()
+        head = f"POST /bulk HTTP/1.1\r\nHost: x\r\nAuthorization: {server.sdk_key}\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        connection.sendall(head + body[:10])
+        server.process.send_signal(signal.SIGTERM)
+        connection.sendall(body[10:])
+        answered = connection.recv(4096)
+    assert answered.startswith(b"HTTP/1.1 202")
+    assert server.wait_exit(10) == 0
+    server.start()
+    wait_equal(lambda: len(server.events("event_key", "event_key = 'under-way'")), 1)
+
+
+def test_idle_connections_do_not_delay_the_stop(serve):
+    server = serve()
+    idle = [socket.create_connection(server.address) for _ in range(50)]
+    assert server.stop() < 5
+    for connection in idle:
+        connection.close()
+
+
+def refuses_to_start(server, pattern):
+    server.launch()
+    server.expect_log(".")
+    assert server.wait_exit(20) != 0
+    assert re.search(pattern, server.text(), re.IGNORECASE), server.text()
+
+
+def test_second_process_on_the_same_directory_is_refused(serve):
+    first = serve()
+    second = serve(start=False, data_dir=first.data_dir)
+    refuses_to_start(second, "another process|in use|locked|already")
+    assert str(first.data_dir) in second.text()
+    assert first.bulk([custom("still-here")]).status == 202
+
+
+def test_directory_is_free_after_kill9(serve):
+    server = serve()
+    server.kill9()
+    server.start()
+
+
+def version_files(folder):
+    """Files that hold the version of the data directory's layout."""
+    return [
+        path
+        for path in folder.iterdir()
+        if path.is_file() and re.search("version|format|tidegate|meta|manifest", path.name, re.IGNORECASE)
+    ]
+
+
+def test_directory_of_a_newer_version_is_refused(serve):
+    server = serve()
+    server.stop()
+    files = [path for path in version_files(server.data_dir) if re.search(rb"\d", path.read_bytes())]
+    assert files, list(server.data_dir.iterdir())
+    for path in files:
+        path.write_bytes(re.sub(rb"\d+", b"999", path.read_bytes()))
+    refuses_to_start(server, "newer|version")
+
+
+def test_listen_address_in_use_is_said(serve):
+    first = serve()
+    second = serve(start=False)
+    second.address = first.address
+    refuses_to_start(second, "in use")
+
+
+def test_deleted_index_comes_back(serve):
+    server = serve()
+    server.bulk([payloads.identify({"kind": "user", "key": f"u{number}", "n": number}) for number in range(50)])
+    wait_equal(lambda: len(server.found()), 50)
+    before = {context["key"]: context for context in server.found()}
+    server.stop()
+    shutil.rmtree(server.data_dir / "index")
+    server.start()
+    wait_equal(lambda: {context["key"]: context for context in server.found()}, before)
+
+
+def test_pipeline_reports_what_happened(serve):
+    server = serve()
+    key = payloads.unique("pipeline")
+    assert server.bulk([custom(key), {"kind": "feature"}], "pipeline-1").status == 202
+    assert server.bulk([custom(key)], "pipeline-1").status == 202
+    server.post("/diagnostic", payloads.diagnostic("diagnostic", droppedEvents=7), {"Authorization": server.sdk_key})
+    wait_equal(lambda: len(server.events("event_key", f"event_key = '{key}'")), 1)
+    state = wait_until(
+        lambda: (p := server.pipeline()) and p["table"]["lagRecords"] == 0 == p["index"]["lagRecords"] and p
+    )
+    ingest = state["ingest"]
+    assert (
+        ingest["requestsTotal"] == 3
+        and ingest["deduplicatedPayloadsTotal"] == 1
+        and ingest["sdkDroppedEventsTotal"] == 7
+    )
+    assert ingest["deadLettersTotal"] == {"missing_field": 1} or ingest["deadLettersTotal"].get("missing_field") == 1
+    assert ingest["answers"]["202"] == 3
+    assert {partition["topic"] for partition in state["log"]["partitions"]} == {"events", "contexts", "dead_letters"}
+
+
+def test_lag_and_freshness_metrics_exist(server):
+    server.bulk([custom("metrics")])
+    names = metric_names(server)
+    for part in (
+        "accepted",
+        "dedup",
+        "dead_letter",
+        "bytes",
+        "represented",
+        "lag_records",
+        "lag_seconds",
+        "freshness",
+        "in_flight",
+        "dropped",
+    ):
+        assert any(part in name for name in names), (part, sorted(names))
+    assert all(name.startswith("tidegate_") or name.startswith("process_") for name in names), sorted(names)
+
+
+def test_keys_and_tokens_are_never_logged(serve):
+    server = serve()
+    server.bulk([custom("quiet")])
+    server.post("/bulk", b"[", {"Authorization": server.sdk_key})
+    server.post("/bulk", b"[]", {"Authorization": "sdk-11111111-unknown"})
+    server.search()
+    server.stop()
+    for secret in (server.sdk_key, server.mobile_key, server.api_token, server.reader_token, "sdk-11111111-unknown"):
+        assert secret not in "\n".join(server.output)
+
+
+def test_idle_server_is_small(serve, measured):
+    server = serve()
+    server.bulk([custom("idle")])
+    resident = server.memory_bytes() / (1 << 20)
+    measured("idle, resident memory of the test build", f"{resident:.0f} MiB")
+    assert resident < 150
+
+
+def test_many_connections_at_once(server):
+    """More clients than workers: everybody is answered."""
+    answers = []
+
+    def client():
+        answers.append(server.bulk([custom("many")], payloads.payload_id()).status)
+
+    threads = [threading.Thread(target=client) for _ in range(200)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == [202] * 200
+
+
+def test_open_files_do_not_grow(server):
+    folder = f"/proc/{server.pid}/fd"
+    server.bulk([custom("warm")])
+    before = len(os.listdir(folder))
+    for _ in range(300):
+        server.bulk([custom("fds")], payloads.payload_id())
+    wait_until(lambda: len(os.listdir(folder)) <= before + 20, 20, "as few open files as before")
