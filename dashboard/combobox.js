@@ -85,16 +85,25 @@ export class FilterBox {
 
   /// Marks a fault at a byte offset of the text; `null` removes the mark. Returns the position in the text.
   markFault(offset) {
+    this.faultOffset = offset;
     this.fault = offset === null ? null : Math.min(positionOfByte(this.text, offset), this.text.length);
     this.input.setAttribute("aria-invalid", String(this.fault !== null));
     this.colour();
+    const place = this.paint.querySelector(".token-fault");
+    if (place) this.input.scrollLeft = Math.max(0, place.offsetLeft - this.input.clientWidth / 2);
+    this.align();
     return this.fault;
+  }
+
+  /// The end of the word that the fault begins with; what follows it may be right.
+  get faultEnd() {
+    return this.fault + /^(\s*[^\s,|()]+|.)?/su.exec(this.text.slice(this.fault))[0].length;
   }
 
   goTo(position) {
     this.input.focus();
-    const token = scan(this.text).tokens.find(({ start, end }) => start <= position && position < end);
-    this.input.setSelectionRange(position, token?.end ?? this.text.length);
+    this.input.setSelectionRange(position, this.faultEnd);
+    this.markFault(this.faultOffset);
     this.close();
   }
 
@@ -114,12 +123,12 @@ export class FilterBox {
     this.align();
   }
 
-  // One stretch of text in one colour, cut where the fault begins.
+  // One stretch of text in one colour, cut where the fault begins and ends.
   piece(start, end, type) {
-    if (start >= end) return [];
-    const cut = this.fault !== null && this.fault >= start && this.fault < end ? this.fault : end;
-    const span = (from, to, fault) => (from < to ? [h("span", { class: [type, fault && "token-fault"].filter(Boolean).join(" ") || null }, this.text.slice(from, to))] : []);
-    return [...span(start, cut, false), ...span(cut, end, true)];
+    const within = (position) => Math.min(Math.max(position, start), end);
+    const [from, to] = this.fault === null ? [end, end] : [within(this.fault), within(this.faultEnd)];
+    const span = (left, right, fault) => (left < right ? [h("span", { class: fault ? "token-fault" : type }, this.text.slice(left, right))] : []);
+    return [...span(start, from, false), ...span(from, to, true), ...span(to, end, false)];
   }
 
   align() {

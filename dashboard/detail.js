@@ -158,7 +158,7 @@ function evaluationTable(items) {
 }
 
 function evaluationRow(event) {
-  const cell = (label, ...content) => h("td", { "data-label": label }, content);
+  const cell = (label, ...content) => h("td", { "data-label": label }, h("span", {}, content));
   const version = event.version === undefined || event.version === null ? "" : ` (version ${event.version})`;
   const { text, title } = reasonText(event.reason);
   return h(

@@ -38,7 +38,7 @@ export class DeadLetters {
     return h(
       "div",
       { class: "table-scroll", role: "region", "aria-label": "Dead letters", tabindex: "0" },
-      h("table", { class: "results letters" }, h("caption", { class: "muted" }, items.length === LISTED ? `The newest ${LISTED}` : plural(items.length, "dead letter")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, items.map((item) => this.row(item)))),
+      h("table", { class: "results letters" }, h("caption", { class: "visually-hidden" }, items.length === LISTED ? `The newest ${LISTED}` : plural(items.length, "dead letter")), h("thead", {}, h("tr", {}, head)), h("tbody", {}, items.map((item) => this.row(item)))),
     );
   }
 

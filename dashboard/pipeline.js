@@ -33,7 +33,7 @@ export class PipelineView {
     this.answers = h("tbody");
     this.reasons = h("tbody");
     this.partitions = h("tbody");
-    this.totals = h("dl", { class: "facts totals" });
+    this.totals = h("dl", { class: "facts ledger" });
     this.node = h(
       "section",
       { class: "view pipeline-view", "aria-label": "Pipeline" },
@@ -105,10 +105,11 @@ export class PipelineView {
     this.requests.show(per("requestsTotal"), rate);
     this.bytes.show(per("bytesTotal"), bytes);
     const records = sum((log.partitions ?? []).map(({ earliest, next }) => next - earliest));
-    this.flow.ingest.show("good", [["Connections", count(ingest.connections)], ["Bytes in flight", bytes(ingest.bytesInFlight)]]);
-    this.flow.log.show("good", [["Size", bytes(log.bytes)], ["Records kept", compact(records)]]);
-    this.flow.table.show(health(table), [["Fresh to", seconds(table.freshnessSeconds)], ["Lag", lag(table)], ["Files", `${compact(table.files)}, ${bytes(table.bytes)}`], ["Last commit", since(table.lastCommitMs, answer.now)]]);
-    this.flow.index.show(health(index), [["Fresh to", seconds(index.freshnessSeconds)], ["Lag", lag(index)], ["Contexts", `${compact(index.contexts)}, ${bytes(index.bytes)}`], ["Last commit", since(index.lastCommitMs, answer.now)]]);
+        const lost = sum(Object.values(ingest.deadLettersTotal ?? {}));
+    this.flow.ingest.show("good", [["Connections", count(ingest.connections)], ["Bytes in flight", bytes(ingest.bytesInFlight)], ["Repeats dropped", count(ingest.deduplicatedPayloadsTotal)], ["Dead letters", count(lost)]]);
+    this.flow.log.show("good", [["Size", bytes(log.bytes)], ["Records kept", compact(records)], ["Partitions", count(log.partitions?.length)], ["Records written", compact(sum((log.partitions ?? []).map(({ next }) => next)))]]);
+    this.flow.table.show(health(table), [["Freshness", seconds(table.freshnessSeconds)], ["Lag", lag(table)], ["Last commit", since(table.lastCommitMs, answer.now)], ["Files", `${compact(table.files)}, ${bytes(table.bytes)}`]]);
+    this.flow.index.show(health(index), [["Freshness", seconds(index.freshnessSeconds)], ["Lag", lag(index)], ["Last commit", since(index.lastCommitMs, answer.now)], ["Contexts", `${compact(index.contexts)}, ${bytes(index.bytes)}`]]);
     this.drawTables(ingest, log, per);
   }
 
@@ -192,7 +193,7 @@ class Stage {
   constructor(name) {
     this.light = h("span", { class: "light" });
     this.word = h("span", { class: "visually-hidden" });
-    this.facts = h("dl", { class: "stage-facts" });
+    this.facts = h("dl", { class: "facts ledger" });
     this.node = h("section", { class: `stage stage-${name}` }, h("h2", {}, this.light, STAGE_NAMES[name], this.word), this.facts);
   }
 

@@ -71,9 +71,16 @@ export function kindOf(value) {
 export function valueNode(value, most = CELL_LETTERS_MAX) {
   if (Array.isArray(value) && value.length > 0 && value.every((element) => typeof element !== "object")) {
     const few = value.slice(0, most === Infinity ? value.length : 8);
-    return h("span", { class: "list" }, few.map((element) => h("bdi", { class: "list-element" }, cut(valueText(element), most))), few.length < value.length ? `+${value.length - few.length}` : null);
+    return h("span", { class: "list" }, few.map((element) => h("bdi", { class: "list-element" }, scalarText(element, most))), few.length < value.length ? `+${value.length - few.length}` : null);
   }
-  return h("bdi", {}, value === "" ? h("span", { class: "absent" }, "(empty text)") : cut(valueText(value), most));
+  if (value === "") return h("span", { class: "absent" }, "(empty text)");
+  return h("bdi", {}, scalarText(value, most));
+}
+
+// The text "44" is not the number 44 to a filter, so it is shown in quotes.
+function scalarText(value, most) {
+  const looksTyped = typeof value === "string" && /^(-?\d+(\.\d+)?([eE][+-]?\d+)?|true|false|null)$/.test(value);
+  return looksTyped ? JSON.stringify(value) : cut(valueText(value), most);
 }
 
 function cut(text, most = CELL_LETTERS_MAX) {

@@ -48,14 +48,14 @@ export class SearchView {
     this.sort = select("Sort", SORT_NAMES, (value) => this.change({ sort: value, after: null, page: 1 }));
     this.limit = select("Rows", LIMITS.map((limit) => [String(limit), `${limit} rows`]), (value) => this.change({ limit: Number(value), after: null, page: 1 }));
     this.columnDialog = new ColumnDialog({ suggestions: this.suggestions, onchange: (columns) => this.chooseColumns(columns) });
-    const columns = h("button", { type: "button", class: "button", "aria-haspopup": "dialog", onclick: () => this.columnDialog.open(this.columns) }, icon("columns"), "Columns");
+    const columns = h("button", { type: "button", class: "button", "aria-haspopup": "dialog", "aria-label": "Columns", onclick: () => this.columnDialog.open(this.columns) }, icon("columns"), h("span", {}, "Columns"));
     const refresh = h("button", { type: "button", class: "icon-button", "aria-label": "Search again", title: "Search again", onclick: () => this.search() }, icon("refresh"));
     this.results = h("div", { class: "results-area", "aria-busy": "false" });
     this.previous = pagerButton("Previous", "back", () => this.goBack());
     this.next = pagerButton("Next", "next", () => this.goNext());
     this.position = h("span", { class: "number" });
     this.pager = h("nav", { class: "pager", "aria-label": "Pages", hidden: true }, this.previous, this.position, this.next);
-    this.toolbar = h("div", { class: "toolbar" }, this.status, h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, columns, refresh));
+    this.toolbar = h("div", { class: "toolbar" }, this.status, refresh, h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, columns));
     const form = h("form", { role: "search", class: "search-form", onsubmit: (event) => (event.preventDefault(), this.box.submit()) }, this.box.node, h("button", { type: "submit", class: "button primary" }, "Search"));
     this.node = h("section", { class: "view search-view", "aria-label": "Contexts" }, h("h1", { class: "visually-hidden", tabindex: "-1" }, "Contexts"), form, this.fault, this.reading, syntaxHelp((text) => this.tryExample(text)), this.toolbar, this.results, this.pager, this.columnDialog.node);
   }
@@ -193,7 +193,7 @@ export class SearchView {
     const at = offset === undefined ? null : this.box.markFault(Number(offset));
     const go = at === null ? null : h("button", { type: "button", class: "button small", onclick: () => this.box.goTo(at) }, "Show the place");
     const asText = h("button", { type: "button", class: "button small", onclick: () => this.tryExample(`q equals ${JSON.stringify(this.state.filter.trim())}`) }, "Search for it as text");
-    replace(this.fault, h("p", { class: "fault-message" }, error.message), at === null ? null : excerpt(this.state.filter, at), h("div", { class: "fault-actions" }, go, asText));
+    replace(this.fault, h("p", { class: "fault-message" }, error.message), at === null ? null : excerpt(this.state.filter, at, this.box.faultEnd), h("div", { class: "fault-actions" }, go, asText));
     if (at !== null && document.activeElement === this.box.input) this.box.input.setSelectionRange(at, at);
   }
 
@@ -204,6 +204,7 @@ export class SearchView {
     if (error.status === 400 && this.state.after !== null && !/\b(offset|byte)\s+\d/.test(error.message)) return this.showExpired(error);
     if (error.status === 400 && meaning.type === "filter") {
       this.showFault(error);
+      setText(this.status, "No results");
       replace(this.results, emptyState("The filter has a mistake", "Mend it above and search again."));
       return;
     }
@@ -266,10 +267,10 @@ function total(totalCount, more, last) {
   return totalCount >= TOTAL_MAX ? `more than ${count(TOTAL_MAX)}` : count(totalCount);
 }
 
-function excerpt(filter, at) {
-  const before = filter.slice(Math.max(0, at - 40), at);
-  const rest = filter.slice(at, at + 40);
-  return h("code", { class: "fault-place", "aria-label": `at: ${rest || "the end"}` }, at > 40 ? "…" : "", before, h("mark", {}, rest === "" ? "⎵" : rest), at + 40 < filter.length ? "…" : "");
+function excerpt(filter, at, end) {
+  const [from, to] = [Math.max(0, at - 40), Math.min(filter.length, end + 30)];
+  const fault = filter.slice(at, end);
+  return h("code", { class: "fault-place" }, from > 0 ? "…" : "", filter.slice(from, at), h("mark", {}, fault === "" ? "⎵" : fault), filter.slice(end, to), to < filter.length ? "…" : "");
 }
 
 export function emptyState(title, text, ...more) {
