@@ -50,9 +50,10 @@ export function seconds(number) {
   return `${Math.round(number / 86400)} d`;
 }
 
-/// Epoch milliseconds, digit text or RFC 3339 text; `null` when it is none of them.
+/// Epoch milliseconds, digit text or RFC 3339 text; `null` when it is none of them. A time without a zone is UTC.
 export function parseTime(value) {
-  const ms = typeof value === "string" && !/^\d+$/.test(value) ? Date.parse(value) : Number(value ?? NaN);
+  const text = typeof value === "string" && /T[\d:.]+$/.test(value) ? `${value}Z` : value;
+  const ms = typeof text === "string" && !/^\d+$/.test(text) ? Date.parse(text) : Number(text ?? NaN);
   return Number.isFinite(ms) ? new Date(ms) : null;
 }
 

@@ -10,12 +10,14 @@ import { bytes, compact, count, rate, seconds, UNKNOWN } from "./format.js";
 import { DeadLetters } from "./letters.js";
 
 const REFRESH_MS = 2000;
+const LETTERS_EVERY = 3;
 const SAMPLES_MAX = 60;
 const LAG_WARN_SECONDS = 60;
 
 export class PipelineView {
   constructor() {
     this.before = null;
+    this.ticks = 0;
     this.letters = new DeadLetters();
     this.build();
   }
@@ -84,8 +86,12 @@ export class PipelineView {
     if (this.paused || document.hidden || signal.aborted || this.asking) return;
     this.asking = true;
     try {
-      const [answer] = await Promise.all([pipeline(signal), this.letters.refresh(signal)]);
-      if (!signal.aborted) this.draw(answer);
+      const answer = await pipeline(signal);
+      if (signal.aborted) return;
+      this.draw(answer);
+      this.ticks += 1;
+      // The letters come from the table: a question of another size than the counters.
+      if (this.ticks % LETTERS_EVERY === 1) await this.letters.refresh(signal);
     } catch (error) {
       if (!signal.aborted) setText(this.status, error.message);
       this.before = null;
@@ -109,6 +115,7 @@ export class PipelineView {
     this.flow.ingest.show("good", [["Connections", count(ingest.connections)], ["Bytes in flight", bytes(ingest.bytesInFlight)], ["Repeats dropped", count(ingest.deduplicatedPayloadsTotal)], ["Dead letters", count(lost)]]);
     this.flow.log.show("good", [["Size", bytes(log.bytes)], ["Records kept", compact(records)], ["Partitions", count(log.partitions?.length)], ["Records written", compact(sum((log.partitions ?? []).map(({ next }) => next)))]]);
     this.flow.table.show(health(table), [["Freshness", seconds(table.freshnessSeconds)], ["Lag", lag(table)], ["Last commit", since(table.lastCommitMs, answer.now)], ["Files", `${compact(table.files)}, ${bytes(table.bytes)}`]]);
+    setText(this.flow.table.note, table.stopped ? String(table.stopped) : "");
     this.flow.index.show(health(index), [["Freshness", seconds(index.freshnessSeconds)], ["Lag", lag(index)], ["Last commit", since(index.lastCommitMs, answer.now)], ["Contexts", `${compact(index.contexts)}, ${bytes(index.bytes)}`]]);
     this.drawTables(ingest, log, per);
   }
@@ -154,7 +161,8 @@ function since(ms, now) {
   return typeof ms === "number" && ms > 0 ? `${seconds(Math.max(0, now - ms) / 1000)} ago` : UNKNOWN;
 }
 
-function health({ lagRecords, lagSeconds }) {
+function health({ lagRecords, lagSeconds, stopped }) {
+  if (stopped) return "stopped";
   if (lagRecords === undefined || lagRecords === null) return "unknown";
   return lagSeconds > LAG_WARN_SECONDS ? "late" : "good";
 }
@@ -187,14 +195,15 @@ class Figure {
 }
 
 const STAGE_NAMES = { ingest: "Ingest", log: "Log", table: "Table", index: "Context index" };
-const HEALTH_WORDS = { good: "up to date", late: "behind", unknown: "not known" };
+const HEALTH_WORDS = { good: "up to date", late: "behind", stopped: "stopped", unknown: "not running" };
 
 class Stage {
   constructor(name) {
     this.light = h("span", { class: "light" });
     this.word = h("span", { class: "visually-hidden" });
     this.facts = h("dl", { class: "facts ledger" });
-    this.node = h("section", { class: `stage stage-${name}` }, h("h2", {}, this.light, STAGE_NAMES[name], this.word), this.facts);
+    this.note = h("p", { class: "stage-note" });
+    this.node = h("section", { class: `stage stage-${name}` }, h("h2", {}, this.light, STAGE_NAMES[name], this.word), this.facts, this.note);
   }
 
   show(state, facts) {

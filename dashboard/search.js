@@ -29,6 +29,8 @@ const EXAMPLES = ['kind equals "user"', "user.plan equals gold", 'user.plan anyO
 
 // Whether the server has refused full-text search; then free text looks at keys and names only.
 let fullTextMissing = false;
+// Whether the server has refused `sort`; then the order is always kind, then key.
+let sortMissing = false;
 
 export class SearchView {
   constructor({ place, navigate }) {
@@ -87,10 +89,17 @@ export class SearchView {
     this.columnDialog.node.close();
   }
 
-  /// Coming back from a context puts the focus on its row again.
+  /// Coming back from a context puts the focus on its row again, at once or when the rows are there.
   focus(from) {
-    const link = from && this.results.querySelector(`a[href="${CSS.escape(from)}"]`);
-    (link ?? this.node.querySelector("h1")).focus({ preventScroll: true });
+    this.node.querySelector("h1").focus({ preventScroll: true });
+    this.cameFrom = from;
+    if (this.results.getAttribute("aria-busy") === "false") this.focusRow();
+  }
+
+  focusRow() {
+    const link = this.cameFrom && this.results.querySelector(`a[href="${CSS.escape(this.cameFrom)}"]`);
+    this.cameFrom = null;
+    link?.focus({ preventScroll: true });
   }
 
   focusFilter() {
@@ -159,23 +168,38 @@ export class SearchView {
   }
 
   async ask(meaning, signal) {
-    const { sort, limit, after } = this.state;
-    const search = { filter: meaning.filter, sort: sort === "key" ? null : sort, limit, continuationToken: after };
-    const byKey = { ...search, filter: meaning.fallback };
-    if (meaning.type !== "text") return searchContexts(this.place, search, signal).finally(() => this.explain(meaning));
+    if (meaning.type !== "text") {
+      this.explain(meaning);
+      return this.askFor(meaning.filter, signal);
+    }
     if (!fullTextMissing) {
       try {
-        const answer = await searchContexts(this.place, search, signal);
+        const answer = await this.askFor(meaning.filter, signal);
         this.explain(meaning);
         return answer;
       } catch (error) {
         if (!(error instanceof ApiError) || error.status !== 400) throw error;
       }
     }
-    const answer = await searchContexts(this.place, byKey, signal);
+    const answer = await this.askFor(meaning.fallback, signal);
     fullTextMissing = true;
     this.explain(meaning);
     return answer;
+  }
+
+  // A server of the current API generation knows one order only and refuses to be given another.
+  async askFor(filter, signal) {
+    const { sort, limit, after } = this.state;
+    const search = { filter, limit, continuationToken: after };
+    if (sort === "key" || sortMissing) return searchContexts(this.place, search, signal);
+    try {
+      return await searchContexts(this.place, { ...search, sort }, signal);
+    } catch (error) {
+      if (error.status !== 400 || !/^sort\b/.test(error.message)) throw error;
+      sortMissing = true;
+      this.sort.node.hidden = true;
+      return searchContexts(this.place, search, signal);
+    }
   }
 
   // Says how the text was read, as free text and filters share the box.
@@ -189,8 +213,8 @@ export class SearchView {
       replace(this.fault);
       return;
     }
-    const offset = /\b(?:offset|byte)\s+(\d+)/.exec(error.message)?.[1];
-    const at = offset === undefined ? null : this.box.markFault(Number(offset));
+    const offset = faultOffset(error);
+    const at = offset === null ? null : this.box.markFault(offset);
     const go = at === null ? null : h("button", { type: "button", class: "button small", onclick: () => this.box.goTo(at) }, "Show the place");
     const asText = h("button", { type: "button", class: "button small", onclick: () => this.tryExample(`q equals ${JSON.stringify(this.state.filter.trim())}`) }, "Search for it as text");
     replace(this.fault, h("p", { class: "fault-message" }, error.message), at === null ? null : excerpt(this.state.filter, at, this.box.faultEnd), h("div", { class: "fault-actions" }, go, asText));
@@ -200,8 +224,8 @@ export class SearchView {
   showFailure(error, meaning) {
     this.pager.hidden = true;
     setText(this.status, "");
-    if (error.status === 400 && this.state.after !== null && meaning.type !== "filter") return this.showExpired(error);
-    if (error.status === 400 && this.state.after !== null && !/\b(offset|byte)\s+\d/.test(error.message)) return this.showExpired(error);
+    const aboutFilter = meaning.type === "filter" && faultOffset(error) !== null;
+    if (error.status === 400 && this.state.after !== null && !aboutFilter) return this.showExpired(error);
     if (error.status === 400 && meaning.type === "filter") {
       this.showFault(error);
       setText(this.status, "No results");
@@ -226,8 +250,9 @@ export class SearchView {
     const last = first + items.length - 1;
     const all = this.state.page === 1 && !continuationToken;
     setText(this.status, all ? plural(totalCount ?? items.length, "context") : `${count(first)}–${count(last)} of ${total(totalCount, continuationToken, last)}`);
-    replace(this.results, resultTable({ place: this.place, items, columns: this.columns, sort: this.state.sort, sortBy: (sort) => this.change({ sort, after: null, page: 1 }) }));
+    replace(this.results, resultTable({ place: this.place, items, columns: this.columns, sort: sortMissing ? "key" : this.state.sort, sortBy: (sort) => this.change({ sort, after: null, page: 1 }) }));
     this.drawPager(!continuationToken);
+    this.focusRow();
   }
 
   drawPager(lastPage) {
@@ -260,6 +285,12 @@ export class SearchView {
   pollLater() {
     document.addEventListener("visibilitychange", () => this.node.isConnected && this.search({ quiet: true }), { once: true });
   }
+}
+
+// The message may name other places on its way to the one at its end.
+function faultOffset({ message }) {
+  const offset = [...message.matchAll(/\boffset (\d+)/g)].at(-1)?.[1];
+  return offset === undefined ? null : Number(offset);
 }
 
 function total(totalCount, more, last) {

@@ -44,9 +44,9 @@ function draw(body, place, answer) {
   replace(body, tabs([...known, ...others.map((name) => [name, name])], texts, swapKeys(answer, place)), h("h3", {}, "Keys"), facts(answer, keys));
 }
 
-// The server writes its lines for the first environment that has keys; the same lines serve another one with its own keys.
+// The server writes its lines for the first environment that has an SDK key; the same lines serve another one with its own keys.
 function swapKeys({ environments = [] }, place) {
-  const written = environments[0];
+  const written = environments.find(({ sdkKey }) => sdkKey);
   const wanted = environments.find(({ project, environment }) => project === place.project && environment === place.environment);
   if (!written || !wanted || written === wanted) return (text) => text;
   const pairs = ["sdkKey", "mobileKey", "clientSideId"].filter((name) => written[name] && wanted[name]).map((name) => [written[name], wanted[name]]);

@@ -12,6 +12,7 @@ import { attributeLabel, compact, plural, valueText } from "./format.js";
 
 const SUGGESTIONS_MAX = 50;
 const ANSWERS_MAX = 200;
+const KINDS_ASKED_MAX = 8;
 const ANSWER_AGE_MS = 15_000;
 
 const OPERATOR_HELP = {
@@ -71,17 +72,30 @@ export class Suggestions {
   /// The full list for the slot, or `null` when the server has nothing to add.
   async remote(slot, signal) {
     if (slot.slot === "field") {
-      const found = await this.moreNames(slot.typed, signal);
+      const [, found] = await Promise.all([this.load(signal), this.moreNames(slot.typed, signal)]);
       return this.fields(slot, found.concat(this.names));
     }
     if (slot.slot !== "value" || slot.after || ["exists", "before", "after"].includes(slot.operator)) return null;
     const { own, kind, pointer } = readField(slot.field, this.kinds);
     if (own !== undefined && own !== "key") return null;
-    const terms = [kind && `kind equals ${JSON.stringify(kind)}`, slot.typed && `value startsWith ${JSON.stringify(slot.typed)}`];
-    const filter = terms.filter(Boolean).join(",");
     const name = own === "key" ? "/key" : pointer;
-    const answer = await this.ask(`values ${name} ${filter}`, () => attributeValues(this.place, name, filter, SUGGESTIONS_MAX, signal));
-    return values(slot, valuesOf(answer));
+    const answers = await this.valuesIn(kind, name, slot.typed, signal);
+    return values(slot, valuesOf(answers.flatMap(({ items }) => items ?? [])));
+  }
+
+  // A server of the current API generation wants a kind in every question, so all of them are asked about in turn.
+  async valuesIn(kind, name, typed, signal) {
+    const answerFor = (of) => {
+      const terms = [of && `kind equals ${JSON.stringify(of)}`, typed && `value startsWith ${JSON.stringify(typed)}`];
+      const filter = terms.filter(Boolean).join(",");
+      return this.ask(`values ${name} ${filter}`, () => attributeValues(this.place, name, filter, SUGGESTIONS_MAX, signal));
+    };
+    try {
+      return [await answerFor(kind)];
+    } catch (error) {
+      if (kind !== null || error.status !== 400) throw error;
+      return Promise.all(this.kinds.slice(0, KINDS_ASKED_MAX).map(answerFor));
+    }
   }
 
   async moreNames(typed, signal) {
@@ -133,9 +147,9 @@ function namesOf(answer) {
   return (answer.items ?? []).flatMap(({ kind, names }) => names.map(({ name, weight, redacted }) => ({ kind, pointer: name, weight, redacted: redacted === true })));
 }
 
-function valuesOf(answer) {
+function valuesOf(items) {
   const byValue = new Map();
-  for (const { name, weight } of (answer.items ?? []).flatMap(({ values: list }) => list)) {
+  for (const { name, weight } of items.flatMap(({ values: list }) => list)) {
     const id = JSON.stringify(name);
     byValue.set(id, { value: name, weight: (byValue.get(id)?.weight ?? 0) + weight });
   }

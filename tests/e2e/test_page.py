@@ -18,6 +18,8 @@ from harness.waiting import wait_equal, wait_until
 from playwright.sync_api import expect
 from test_search import CONTEXTS, FAULTS, MATCHES
 
+expect.set_options(timeout=15_000)
+
 POLICY = {
     "default-src 'none'",
     "script-src 'self'",
@@ -402,7 +404,7 @@ def test_open_a_context(filled, visit, shoot):
     page.get_by_role("link", name="Find contexts with the same /address/city").click()
     expect_keys(page, [person["key"]])
     page.go_back()
-    page.get_by_role("main").get_by_role("link", name="Contexts").click()
+    page.get_by_role("main").get_by_role("link", name="Contexts", exact=True).click()
     expect(page.get_by_role("link", name=person["key"])).to_be_focused()
     assert in_address(page, "filter") == ["kind equals user"]
 
