@@ -44,7 +44,10 @@ HOSTILE = {
 }
 
 PLANS = ["gold", "silver", "free"]
-PEOPLE = [{"kind": "user", "key": f"p-{number:02}", "name": f"Person {number:02}", "plan": PLANS[number % 3], "seats": number} for number in range(44)]
+PEOPLE = [
+    {"kind": "user", "key": f"p-{number:02}", "name": f"Person {number:02}", "plan": PLANS[number % 3], "seats": number}
+    for number in range(44)
+]
 PRIVATE = {"kind": "user", "key": "u-private", "name": "Priva Cy", "_meta": {"redactedAttributes": ["/email"]}}
 ALL = [*CONTEXTS.values(), *PEOPLE, PRIVATE, HOSTILE]
 
@@ -203,7 +206,9 @@ def test_type_and_complete_a_filter(filled, visit, shoot):
     expect(box(page)).to_have_value("user.plan equals gold ")
     expect(box(page)).to_have_attribute("aria-expanded", "false")
     box(page).press("Enter")
-    expect(page.get_by_role("status").filter(has_text=" contexts")).to_have_text(f"{len(filled.found('user.plan equals gold'))} contexts")
+    expect(page.get_by_role("status").filter(has_text=" contexts")).to_have_text(
+        f"{len(filled.found('user.plan equals gold'))} contexts"
+    )
     assert sorted(keys(page)) == sorted(context["key"] for context in filled.found("user.plan equals gold"))
     assert in_address(page, "filter") == ["user.plan equals gold "]
 
@@ -283,7 +288,12 @@ def test_page_and_server_agree_on_what_a_filter_is(filled, visit):
     assert [text for text in right if scan(page, text) is not None] == []
     # Whether an operator fits its field is for the server alone to say.
     typed = [text for text in FAULTS if scan(page, text) is None]
-    assert typed == ['kind before "2026-01-01T00:00:00Z"', "user.joined after tomorrow", 'q startsWith "a"', 'user.email exists "yes"']
+    assert typed == [
+        'kind before "2026-01-01T00:00:00Z"',
+        "user.joined after tomorrow",
+        'q startsWith "a"',
+        'user.email exists "yes"',
+    ]
 
 
 # Results.
@@ -377,9 +387,19 @@ def test_filter_without_a_match_says_so(filled, visit):
 
 
 def test_open_a_context(filled, visit, shoot):
-    person = {"kind": "user", "key": payloads.unique("opened"), "name": "Opened", "address": {"city": "Oslo"}, "groups": ["qa", "44"], "_meta": {"redactedAttributes": ["/email"]}}
+    person = {
+        "kind": "user",
+        "key": payloads.unique("opened"),
+        "name": "Opened",
+        "address": {"city": "Oslo"},
+        "groups": ["qa", "44"],
+        "_meta": {"redactedAttributes": ["/email"]},
+    }
     events = [payloads.identify(person)]
-    events += [payloads.feature("checkout", person, value=True, variation=1, version=7, reason={"kind": "RULE_MATCH"}), payloads.custom("bought", person)]
+    events += [
+        payloads.feature("checkout", person, value=True, variation=1, version=7, reason={"kind": "RULE_MATCH"}),
+        payloads.custom("bought", person),
+    ]
     assert filled.bulk(events, payloads.payload_id()).status == 202
     wait_until(lambda: filled.found(f'key equals "{person["key"]}"'), what="the context in the index")
     page = visit(filled, address(filter="kind equals user"))
@@ -394,7 +414,9 @@ def test_open_a_context(filled, visit, shoot):
     def listed():
         again.click()
         expect(page.locator(".evaluations")).to_have_attribute("aria-busy", "false")
-        return history.is_visible() and {"checkout", "bought"} <= set(history.get_by_role("rowheader").locator("bdi").all_inner_texts())
+        return history.is_visible() and {"checkout", "bought"} <= set(
+            history.get_by_role("rowheader").locator("bdi").all_inner_texts()
+        )
 
     wait_until(listed, what="the evaluations in the table")
     checkout = history.get_by_role("row").filter(has_text="checkout")
@@ -445,7 +467,7 @@ def test_text_of_events_never_runs(filled, visit, shoot):
     page.reload()
     expect(page.get_by_role("row", name="link")).to_contain_text("javascript:window.hacked=1")
     shoot(page, "hostile-context")
-    search_text = f'user.name equals {json.dumps("x" + IMG)} bad'
+    search_text = f"user.name equals {json.dumps('x' + IMG)} bad"
     page.goto(address(filter=search_text))
     expect(page.get_by_role("alert")).to_contain_text("onerror")
 
@@ -491,7 +513,9 @@ def press_until_focused(page, key, target, most=40):
         if target.evaluate("node => node === document.activeElement"):
             return
         page.keyboard.press(key)
-        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement.closest('.filter-box') ?? document.body).boxShadow")
+        outline = page.evaluate(
+            "getComputedStyle(document.activeElement).outlineStyle + getComputedStyle(document.activeElement.closest('.filter-box') ?? document.body).boxShadow"
+        )
         assert outline != "nonenone", page.evaluate("document.activeElement.outerHTML")
     pytest.fail(f"{key} does not lead to {target}")
 
@@ -602,7 +626,9 @@ def test_server_that_goes_away_is_reported(serve, visit):
 VIEWS = {
     "search": address(),
     "fault": address(filter="user.plan equals gold, user.seats is 3, user.name startsWith Person"),
-    "many-columns": address(column=["/name", "/plan", "/address/city", "/groups", "/seats", "/bio", "/email", "lastSeen"]),
+    "many-columns": address(
+        column=["/name", "/plan", "/address/city", "/groups", "/seats", "/bio", "/email", "lastSeen"]
+    ),
     "context": "/#/default/dev/contexts/user/u-ana",
     "hostile": "/#/default/dev/contexts/user/" + urllib.parse.quote(HOSTILE["key"], safe=""),
     "pipeline": address("pipeline"),

@@ -36,7 +36,13 @@ class Environment:
         return f"projects/{self.project}/environments/{self.key}"
 
 
-RECORDED = Environment.numbered("default", "dev", 0xA)
+RECORDED = Environment(
+    "default",
+    "dev",
+    "sdk-00000000-0000-4000-8000-00000000000a",
+    "mob-00000000-0000-4000-8000-00000000000a",
+    "0000000000000000000000aa",
+)
 OTHER = Environment.numbered("default", "staging", 0xB)
 
 # Short intervals, so that tests wait less; everything else is as shipped.

@@ -11,7 +11,7 @@ from deltalake import DeltaTable
 from deltalake.exceptions import TableNotFoundError
 
 TABLES = ("events", "dead_letters")
-PARTITIONS = "hive_partitioning = true, hive_types = {'event_date': DATE, 'kind': VARCHAR}"
+PARTITIONS = "hive_partitioning = true, hive_types = {'event_date': DATE}"
 
 
 class Lake:
