@@ -111,23 +111,42 @@ def test_directory_is_free_after_kill9(serve):
     server.start()
 
 
-def version_files(folder):
-    """Files that hold the version of the data directory's layout."""
-    return [
-        path
-        for path in folder.iterdir()
-        if path.is_file() and re.search("version|format|tidegate|meta|manifest", path.name, re.IGNORECASE)
-    ]
+def crc32c(data):
+    """CRC-32C, bit by bit: the checksum in the log's `format` file."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    return crc ^ 0xFFFFFFFF
 
 
 def test_directory_of_a_newer_version_is_refused(serve):
+    """The log's `format` file as a later version would write it, its checksum right."""
     server = serve()
     server.stop()
-    files = [path for path in version_files(server.data_dir) if re.search(rb"\d", path.read_bytes())]
-    assert files, list(server.data_dir.iterdir())
-    for path in files:
-        path.write_bytes(re.sub(rb"\d+", b"999", path.read_bytes()))
-    refuses_to_start(server, "newer|version")
+    file = server.data_dir / "log" / "format"
+    before, _, _ = file.read_bytes().partition(b"checksum ")
+    assert b"version 1\n" in before
+    newer = before.replace(b"version 1\n", b"version 2\n")
+    file.write_bytes(newer + f"checksum {crc32c(newer):08x}\n".encode())
+    refuses_to_start(server, "newer|version 2")
+    file.write_bytes(before + f"checksum {crc32c(before):08x}\n".encode())
+    server.start()
+
+
+def test_half_written_directory_is_refused(serve):
+    """Segments without the `format` file that makes a log of them: not taken for a new, empty log."""
+    server = serve()
+    server.bulk([custom("kept")])
+    server.stop()
+    file = server.data_dir / "log" / "format"
+    content = file.read_bytes()
+    file.unlink()
+    refuses_to_start(server, re.escape(str(server.data_dir / "log")))
+    file.write_bytes(content)
+    server.start()
+    wait_equal(lambda: len(server.events("event_key", "event_key = 'kept'")), 1)
 
 
 def test_listen_address_in_use_is_said(serve):
@@ -143,6 +162,7 @@ def test_deleted_index_comes_back(serve):
     wait_equal(lambda: len(server.found()), 50)
     before = {context["key"]: context for context in server.found()}
     server.stop()
+    server.expect_log("begun anew")
     shutil.rmtree(server.data_dir / "index")
     server.start()
     wait_equal(lambda: {context["key"]: context for context in server.found()}, before)

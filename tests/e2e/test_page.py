@@ -11,11 +11,12 @@ import shlex
 import urllib.parse
 
 import pytest
+from playwright.sync_api import expect
+
 from harness import payloads
 from harness.browser import Chromium
 from harness.config import OTHER
 from harness.waiting import wait_equal, wait_until
-from playwright.sync_api import expect
 from test_search import CONTEXTS, FAULTS, MATCHES
 
 expect.set_options(timeout=15_000)
