@@ -158,7 +158,7 @@ function evaluationTable(items) {
 }
 
 function evaluationRow(event) {
-  const cell = (label, ...content) => h("td", { "data-label": label }, h("span", {}, content));
+  const cell = (label, ...content) => h("td", { "data-label": label, class: content[0] === UNKNOWN ? "absent" : null }, h("span", {}, content));
   const version = event.version === undefined || event.version === null ? "" : ` (version ${event.version})`;
   const { text, title } = reasonText(event.reason);
   return h(
@@ -168,8 +168,8 @@ function evaluationRow(event) {
     h("th", { scope: "row", class: "identity" }, h("span", { class: "badge" }, KIND_WORDS[event.kind] ?? event.kind), h("bdi", {}, event.flagKey ?? event.eventKey ?? "")),
     cell("Value", given(event.value)),
     cell("Variation", given(event.variation), h("span", { class: "muted" }, version)),
-    h("td", { "data-label": "Reason", title }, h("bdi", {}, text)),
-    cell("SDK", h("bdi", {}, [event.sdk, event.sdkVersion].filter(Boolean).join(" ") || UNKNOWN)),
+    h("td", { "data-label": "Reason", title, class: text === UNKNOWN ? "absent" : null }, h("bdi", {}, text)),
+    cell("SDK", [event.sdk, event.sdkVersion].filter(Boolean).join(" ") || UNKNOWN),
   );
 }
 

@@ -85,6 +85,16 @@ def visit(chromium, request):
         page.context.close()
 
 
+@pytest.fixture(scope="module")
+def script(chromium, server):
+    """A page whose modules can be called."""
+    page, watch = chromium.open(server, server.api_token)
+    page.goto("/")
+    yield page
+    watch.check()
+    page.context.close()
+
+
 @pytest.fixture
 def shoot(tmp_path_factory):
     folder = tmp_path_factory.getbasetemp() / "screenshots"
@@ -295,6 +305,35 @@ def test_page_and_server_agree_on_what_a_filter_is(filled, visit):
         'q startsWith "a"',
         'user.email exists "yes"',
     ]
+
+
+# The text up to the caret, what is being typed there, and the part of it that a completion replaces.
+SLOTS = [
+    ("", "field", ""),
+    ("user.pl", "field", "user.pl"),
+    ('"user.job t', "field", '"user.job t'),
+    ("kind equals user,na", "field", "na"),
+    ("(kind equals user | na", "field", "na"),
+    ("plan ", "operator", ""),
+    ("plan eq", "operator", "eq"),
+    ("plan equals ", "value", ""),
+    ("plan equals go", "value", "go"),
+    ('plan equals "New Y', "value", '"New Y'),
+    ("plan anyOf [", "value", ""),
+    ('plan anyOf ["gold", "sil', "value", '"sil'),
+    ("plan equals gold ", "joint", ""),
+    ("(plan equals gold ", "joint", ""),
+    ('plan equals "gold"', None, None),
+    ('kind:"us', "value", '"us'),
+    ('kind:{"eq', None, None),
+    ("plan is gold", None, None),
+]
+
+
+@pytest.mark.parametrize("text, slot, replaced", SLOTS)
+def test_slot_at_the_caret(script, text, slot, replaced):
+    found = script.evaluate("async (text) => (await import('/assets/filter.js')).slotAt(text, text.length)", text)
+    assert (found["slot"], text[found["start"] : found["end"]]) == (slot, replaced) if found else slot is None
 
 
 # Results.
