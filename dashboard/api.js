@@ -88,6 +88,9 @@ async function read(response) {
 
 const segment = encodeURIComponent;
 
+// Browsers resolve these as steps in the path, escaped or not.
+const fitsPath = (name) => !["", ".", ".."].includes(name);
+
 function base({ project, environment }) {
   return `/api/v2/projects/${segment(project)}/environments/${segment(environment)}`;
 }
@@ -105,6 +108,10 @@ export function searchContexts(place, search, signal) {
 }
 
 export function contextVersions(place, kind, key, signal) {
+  if (!fitsPath(kind) || !fitsPath(key)) {
+    const filter = `kind equals ${JSON.stringify(kind)},key equals ${JSON.stringify(key)}`;
+    return searchContexts(place, { filter }, signal);
+  }
   return request(`${base(place)}/contexts/${segment(kind)}/${segment(key)}`, { query: { limit: 50 }, signal });
 }
 

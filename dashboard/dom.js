@@ -13,7 +13,7 @@ function fill(node, attributes, children) {
     if (value === null || value === undefined || value === false) continue;
     if (typeof value === "function") {
       node.addEventListener(name.slice(2), value);
-    } else if (/^(on|style$|srcdoc$)/i.test(name) || (name === "href" && !/^[#/]/.test(value))) {
+    } else if (/^(on|style$|srcdoc$)/i.test(name) || (name === "href" && !/^(#|\/(?!\/))/.test(value))) {
       throw new Error(`attribute ${name} is not allowed`);
     } else {
       node.setAttribute(name, value === true ? "" : String(value));

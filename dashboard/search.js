@@ -63,7 +63,6 @@ export class SearchView {
   }
 
   show(route, trail) {
-    const before = this.state;
     this.route = route;
     this.trail = Array.isArray(trail) ? trail : null;
     this.state = route.search;
@@ -75,16 +74,25 @@ export class SearchView {
     this.box.show(this.state.filter);
     this.sort.value = this.state.sort;
     this.limit.value = String(this.state.limit);
-    const same = before && ["filter", "sort", "limit", "after"].every((name) => before[name] === this.state[name]);
-    if (same && this.answer) this.draw();
-    else this.search();
-    if (same && this.scroll) scrollTo(0, this.scroll);
+    if (this.answer && this.answeredTo === this.question) {
+      this.draw();
+      if (this.scroll) scrollTo(0, this.scroll);
+    } else {
+      this.search();
+    }
     this.scroll = 0;
+  }
+
+  /// What the rows depend on; the columns are not part of it.
+  get question() {
+    const { filter, sort, limit, after } = this.state;
+    return JSON.stringify([filter, sort, limit, after]);
   }
 
   leave() {
     this.scroll = scrollY;
     this.running?.abort();
+    this.results.setAttribute("aria-busy", "false");
     clearTimeout(this.poll);
     this.columnDialog.node.close();
   }
@@ -150,12 +158,14 @@ export class SearchView {
     const running = new AbortController();
     this.running = running;
     const meaning = interpret(this.state.filter);
+    const { question } = this;
     this.results.setAttribute("aria-busy", "true");
     if (!quiet && !this.answer) replace(this.results, skeleton());
     try {
       const answer = await this.ask(meaning, running.signal);
       if (running.signal.aborted) return;
       this.answer = answer;
+      this.answeredTo = question;
       this.showFault(null);
       this.draw();
     } catch (error) {
