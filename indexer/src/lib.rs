@@ -1,1 +1,171 @@
-//! x
+//! Keeps the newest state of every user context in an index, and answers searches over it.
+//!
+//!     `contexts` topic -> shard: fold -> index -> search <- api
+//!
+//! One shard per partition of the topic, each a Tantivy index with its own log offset inside its commits. The log never
+//! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
+//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`.
+//! Must not know: how sightings get into the log, and what else is served on the listener.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod config;
+mod error;
+mod metrics;
+
+mod shard;
+
+mod fold;
+
+mod record;
+
+pub mod attribute;
+mod index;
+mod terms;
+
+pub mod filter;
+mod query;
+mod scan;
+
+mod lookup;
+mod page;
+mod search;
+mod token;
+
+pub mod api;
+
+#[doc(hidden)]
+pub mod check_data;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use eventlog::LogReader;
+use events::Topic;
+use parking_lot::Mutex;
+use runtime::{Runtime, Shutdown, UnixMicros};
+
+pub use config::Config;
+pub use error::{Error, Result};
+pub use filter::{Filter, FilterError};
+pub use lookup::{NameWeight, Names, Values};
+pub use page::{Place, Sort};
+pub use search::{FoundContext, SearchPage, SearchRequest};
+
+use metrics::Metrics;
+use shard::{Shard, ShardTask, Surroundings};
+
+/// The index of all `contexts` partitions of this process.
+pub struct Indexer {
+    shards: Vec<Arc<Shard>>,
+    /// Taken by `run`.
+    tasks: Mutex<Vec<ShardTask>>,
+    config: Config,
+    runtime: Runtime,
+    metrics: Metrics,
+}
+
+/// How the index stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Status {
+    /// Listed contexts.
+    pub contexts: u64,
+    /// Bytes on disk.
+    pub bytes: u64,
+    pub lag_records: u64,
+    /// Age of the oldest record that was fetched and is not searchable yet.
+    pub lag_seconds: f64,
+    pub last_commit: Option<UnixMicros>,
+    /// Newest received-at time that is searchable in every shard that has any.
+    pub received_at: Option<UnixMicros>,
+    pub shards: Vec<ShardStatus>,
+}
+
+/// How one shard stands.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ShardStatus {
+    pub partition: u32,
+    /// False while it is being begun anew.
+    pub is_open: bool,
+    pub contexts: u64,
+    pub bytes: u64,
+    /// First offset that is not searchable.
+    pub next: i64,
+    pub lag_records: u64,
+    pub lag_seconds: f64,
+    pub last_commit: Option<UnixMicros>,
+    pub received_at: Option<UnixMicros>,
+    /// Times it was begun anew since the start.
+    pub rebuilds: u64,
+}
+
+impl Indexer {
+    /// Opens the shards under `dir`, one directory per partition, and registers as a reader of the log. What the
+    /// directories hold can be searched at once; [`Self::run`] keeps it up with the log.
+    ///
+    /// # Errors
+    /// `Locked` if another process writes there; `Io` and `Index` if the directory cannot be used.
+    pub fn open(dir: &Path, config: Config, log: Arc<dyn LogReader>, runtime: &Runtime) -> Result<Self> {
+        let partitions = log.partitions(Topic::Contexts);
+        log.register(shard::READER, Topic::Contexts);
+        let metrics = Metrics::new(&runtime.telemetry);
+        let budget = config.shard_budget(partitions);
+        let surroundings =
+            Surroundings { log, runtime: runtime.clone(), config: config.clone(), budget, metrics: metrics.clone() };
+        let mut shards = Vec::with_capacity(partitions as usize);
+        let mut tasks = Vec::with_capacity(partitions as usize);
+        for partition in 0..partitions {
+            let shard = Arc::new(Shard::new(partition, dir.join(partition.to_string())));
+            tasks.push(ShardTask::open(Arc::clone(&shard), surroundings.clone())?);
+            shards.push(shard);
+        }
+        Ok(Self { shards, tasks: Mutex::new(tasks), config, runtime: runtime.clone(), metrics })
+    }
+
+    pub(crate) fn runtime(&self) -> &Runtime {
+        &self.runtime
+    }
+
+    /// Follows the log until shutdown begins, then commits and returns. A second call returns at once.
+    pub async fn run(&self, shutdown: Shutdown) {
+        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let running: Vec<_> = tasks.into_iter().map(|task| tokio::spawn(task.run(shutdown.clone()))).collect();
+        for task in running {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a shard of the index stopped");
+            }
+        }
+    }
+
+    /// Counts documents and files: for telemetry and pages, not for every request.
+    pub fn status(&self) -> Status {
+        let shards: Vec<_> = self.shards.iter().map(|shard| self.shard_status(shard)).collect();
+        Status {
+            contexts: shards.iter().map(|shard| shard.contexts).sum(),
+            bytes: shards.iter().map(|shard| shard.bytes).sum(),
+            lag_records: shards.iter().map(|shard| shard.lag_records).sum(),
+            lag_seconds: shards.iter().map(|shard| shard.lag_seconds).fold(0.0, f64::max),
+            last_commit: shards.iter().filter_map(|shard| shard.last_commit).max(),
+            received_at: shards.iter().filter_map(|shard| shard.received_at).max(),
+            shards,
+        }
+    }
+
+    fn shard_status(&self, shard: &Shard) -> ShardStatus {
+        let progress = shard.progress.lock().clone();
+        let reader = shard.reader().ok();
+        let now = self.runtime.clock.now();
+        ShardStatus {
+            partition: shard.partition,
+            is_open: reader.is_some(),
+            contexts: reader.map_or(0, |reader| reader.listed_contexts()),
+            bytes: index::size_bytes(&shard.path),
+            next: progress.next,
+            lag_records: (progress.end - progress.next).max(0) as u64,
+            lag_seconds: progress.waiting_since.map_or(0.0, |since| now.since(since).as_secs_f64()),
+            last_commit: progress.last_commit,
+            received_at: progress.received_at,
+            rebuilds: progress.rebuilds,
+        }
+    }
+}

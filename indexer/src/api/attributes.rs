@@ -1,0 +1,124 @@
+//! Names and values of attributes, for autocomplete.
+//!
+//! Source: context-search-api section 7.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::access::Generation;
+use super::answers::{
+    AttributeName, AttributeNames, AttributeValue, AttributeValues, NamesOfKind, Problem, ValuesOfKind, saturated,
+    to_json,
+};
+use super::params::Params;
+use super::{Api, Call};
+use crate::attribute::AttributePath;
+use crate::filter::{Field, Filter, FilterError, Subject, Test};
+use crate::lookup::value_text;
+
+const LIMIT_MAX: usize = 100;
+const NAMES_DEFAULT: usize = 100;
+const VALUES_DEFAULT: usize = 50;
+
+impl Api {
+    pub(super) async fn attribute_names(&self, call: &Call<'_>) -> Result<Vec<u8>, Problem> {
+        let params = Params::from_query(call.query)?;
+        let limit = params.limit(NAMES_DEFAULT, LIMIT_MAX)?;
+        let narrowed = Narrowed::parse(params.filter_text(), "name", |field| *field == Field::Name)?;
+        if narrowed.is_void {
+            return Ok(to_json(&AttributeNames { items: Vec::new() }));
+        }
+        let environment = call.environment.clone();
+        let names = self
+            .blocking(move |indexer| {
+                indexer.attribute_names(&environment, narrowed.kind.as_deref(), &narrowed.prefixes)
+            })
+            .await?;
+        let mut by_kind: BTreeMap<String, Vec<AttributeName>> = BTreeMap::new();
+        for ((kind, name), found) in names {
+            let name = AttributeName { name, weight: saturated(found.weight), redacted: found.redacted };
+            by_kind.entry(kind).or_default().push(name);
+        }
+        let items = by_kind
+            .into_iter()
+            .map(|(kind, mut names)| {
+                names.sort_unstable_by(|left, right| {
+                    (Reverse(left.weight), &left.name).cmp(&(Reverse(right.weight), &right.name))
+                });
+                names.truncate(limit);
+                NamesOfKind { kind, names }
+            })
+            .collect();
+        Ok(to_json(&AttributeNames { items }))
+    }
+
+    pub(super) async fn attribute_values(&self, call: &Call<'_>, name: String) -> Result<Vec<u8>, Problem> {
+        let params = Params::from_query(call.query)?;
+        let limit = params.limit(VALUES_DEFAULT, LIMIT_MAX)?;
+        let is_value = |field: &Field| matches!(field, Field::Attribute(name) if name == "value");
+        let narrowed = Narrowed::parse(params.filter_text(), "value", is_value)?;
+        if narrowed.kind.is_none() && !narrowed.is_void && self.access.generation == Generation::Current {
+            return Err(Problem::invalid("filter: kind equals <kind> is required"));
+        }
+        if narrowed.is_void {
+            return Ok(to_json(&AttributeValues { items: Vec::new() }));
+        }
+        let environment = call.environment.clone();
+        let path = AttributePath::parse(&name);
+        let values = self
+            .blocking(move |indexer| {
+                indexer.attribute_values(&environment, narrowed.kind.as_deref(), &path, &narrowed.prefixes)
+            })
+            .await?;
+        let mut by_kind: BTreeMap<String, Vec<(u64, String, Value)>> = BTreeMap::new();
+        for ((kind, _), (value, weight)) in values {
+            by_kind.entry(kind).or_default().push((weight, value_text(&value), value));
+        }
+        let items = by_kind
+            .into_iter()
+            .map(|(kind, mut values)| {
+                values.sort_by(|left, right| (Reverse(left.0), &left.1).cmp(&(Reverse(right.0), &right.1)));
+                values.truncate(limit);
+                let values = values.into_iter();
+                let values =
+                    values.map(|(weight, _, name)| AttributeValue { name, weight: saturated(weight) }).collect();
+                ValuesOfKind { kind, values }
+            })
+            .collect();
+        Ok(to_json(&AttributeValues { items }))
+    }
+}
+
+/// The narrow filter of look-ups: kind, and what the name or value begins with.
+#[derive(Debug, Default)]
+struct Narrowed {
+    kind: Option<String>,
+    prefixes: Vec<String>,
+    /// Two kinds at once: nothing can match.
+    is_void: bool,
+}
+
+impl Narrowed {
+    /// `name`: of the second field, which `is_second` recognises.
+    fn parse(text: &str, name: &str, is_second: impl Fn(&Field) -> bool) -> Result<Self, Problem> {
+        let filter = Filter::parse(text, Subject::Contexts)?;
+        let expected = format!("expected kind equals <kind> and {name} startsWith <text>, joined by commas");
+        let mut narrowed = Self::default();
+        for predicate in filter.conjunction().ok_or_else(|| FilterError::new(0, expected.as_str()))? {
+            let kind = match (&predicate.field, &predicate.test) {
+                (Field::Kind, Test::Equals(Value::String(kind))) => kind,
+                (Field::Kind, Test::EqualsOneOf(kinds)) if kinds.len() == 1 => kinds[0].as_str().unwrap_or_default(),
+                (field, Test::StartsWith(prefix)) if is_second(field) => {
+                    narrowed.prefixes.push(prefix.clone());
+                    continue;
+                }
+                _ => return Err(FilterError::new(predicate.at, expected).into()),
+            };
+            narrowed.is_void |= narrowed.kind.as_ref().is_some_and(|other| other != kind);
+            narrowed.kind = Some(kind.to_owned());
+        }
+        Ok(narrowed)
+    }
+}

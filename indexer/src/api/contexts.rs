@@ -1,0 +1,151 @@
+//! Searching contexts, and the versions of one context.
+//!
+//! Source: context-search-api sections 4.1 and 4.2.
+
+use events::Environment;
+
+use super::answers::{
+    ContextItem, ContextLinks, Contexts, Link, PageLinks, Problem, path_segment, query_string, rfc3339, saturated,
+    to_json,
+};
+use super::params::Params;
+use super::{Api, Call};
+use crate::filter::evaluate::{Candidate, matches};
+use crate::filter::{Field, Filter, FilterError, Subject};
+use crate::page::{Place, Sort};
+use crate::search::{FoundContext, SearchRequest};
+use crate::token::{self, Binding};
+
+const LIMIT_DEFAULT: usize = 20;
+const LIMIT_MAX: usize = 50;
+
+impl Api {
+    pub(super) async fn search(&self, call: &Call<'_>, body: &[u8]) -> Result<Vec<u8>, Problem> {
+        let params = Params::from_query(call.query)?.with_body(body)?;
+        let asked = Asked::new(call, params, self, &[])?;
+        let request = SearchRequest {
+            environment: call.environment.clone(),
+            filter: asked.filter.clone(),
+            sort: asked.sort.unwrap_or_default(),
+            limit: asked.limit,
+            after: asked.after.clone(),
+        };
+        let page = self.blocking(move |indexer| indexer.search(&request)).await?;
+        Ok(asked.answer(call, page.contexts, page.total, page.next))
+    }
+
+    pub(super) async fn versions(&self, call: &Call<'_>, kind: String, key: String) -> Result<Vec<u8>, Problem> {
+        let asked = Asked::new(call, Params::from_query(call.query)?, self, &[&kind, &key])?;
+        if let Some(other) = asked.filter.predicates().iter().find(|predicate| predicate.field != Field::Application) {
+            return Err(FilterError::new(other.at, "only applicationId may be named here").into());
+        }
+        let environment = call.environment.clone();
+        let mut versions = self.blocking(move |indexer| indexer.versions(&environment, &kind, &key)).await?;
+        versions.retain(|version| {
+            let candidate = Candidate {
+                kind: &version.kind,
+                key: &version.key,
+                context: &serde_json::Map::new(),
+                application: version.application.as_deref(),
+            };
+            matches(&asked.filter, &candidate, &|_| false)
+        });
+        let sort = asked.sort.unwrap_or(Sort::NewestFirst);
+        versions.sort_by_cached_key(|version| version.version_place(sort));
+        let total = versions.len() as u64;
+        if let Some(after) = &asked.after {
+            versions.retain(|version| version.version_place(sort) > *after);
+        }
+        let next = (versions.len() > asked.limit).then(|| versions[asked.limit - 1].version_place(sort));
+        versions.truncate(asked.limit);
+        Ok(asked.answer(call, versions, total, next))
+    }
+}
+
+/// Checked parameters.
+struct Asked {
+    filter: Filter,
+    filter_text: String,
+    sort: Option<Sort>,
+    limit: usize,
+    include_total_count: bool,
+    binding: Binding,
+    token: Option<String>,
+    after: Option<Place>,
+}
+
+impl Asked {
+    /// `bound_to`: what the order of records depends on beside environment, filter and sort.
+    fn new(call: &Call<'_>, params: Params, api: &Api, bound_to: &[&str]) -> Result<Self, Problem> {
+        let filter = Filter::parse(params.filter_text(), Subject::Contexts)?;
+        let sort = params.sort(api.access.generation)?;
+        let filter_text = params.filter_text().trim().to_owned();
+        let sort_name = sort.and_then(Sort::name).unwrap_or_default();
+        let id = call.environment.id();
+        let binding = Binding::new(&[&[id.as_str(), filter_text.as_str(), sort_name], bound_to].concat());
+        let after = params.token.as_deref().map(|text| token::read(text, binding)).transpose()?;
+        Ok(Self {
+            filter,
+            sort,
+            limit: params.limit(LIMIT_DEFAULT, LIMIT_MAX)?,
+            include_total_count: params.include_total_count()?,
+            binding,
+            after,
+            token: params.token,
+            filter_text,
+        })
+    }
+
+    fn answer(&self, call: &Call<'_>, found: Vec<FoundContext>, total: u64, next: Option<Place>) -> Vec<u8> {
+        let continuation_token = next.map(|place| token::write(&place, self.binding));
+        let links = PageLinks {
+            itself: Link::json(self.href(call, self.token.as_deref())),
+            next: continuation_token.as_deref().map(|token| Link::json(self.href(call, Some(token)))),
+        };
+        let answer = Contexts {
+            environment_id: call.environment.id(),
+            total_count: self.include_total_count.then(|| saturated(total)),
+            continuation_token,
+            items: found.into_iter().map(|context| context_item(call.environment, context)).collect(),
+            links,
+        };
+        to_json(&answer)
+    }
+
+    /// The same question, with all parameters in the query whichever way they came.
+    fn href(&self, call: &Call<'_>, token: Option<&str>) -> String {
+        let limit = self.limit.to_string();
+        let mut parameters = Vec::new();
+        if !self.filter_text.is_empty() {
+            parameters.push(("filter", self.filter_text.as_str()));
+        }
+        parameters.push(("limit", limit.as_str()));
+        if let Some(sort) = self.sort.and_then(Sort::name) {
+            parameters.push(("sort", sort));
+        }
+        if !self.include_total_count {
+            parameters.push(("includeTotalCount", "false"));
+        }
+        if let Some(token) = token {
+            parameters.push(("continuationToken", token));
+        }
+        format!("{}?{}", call.path, query_string(&parameters))
+    }
+}
+
+fn context_item(environment: &Environment, found: FoundContext) -> ContextItem {
+    let (project, key) = (path_segment(&environment.project), path_segment(&environment.key));
+    let context = format!("contexts/{}/{}", path_segment(&found.kind), path_segment(&found.key));
+    let parent = format!("/api/v2/projects/{project}/environments/{key}");
+    ContextItem {
+        last_seen: rfc3339(found.last_seen),
+        application_id: found.application,
+        associated_contexts: 1,
+        context: found.context,
+        links: ContextLinks {
+            itself: Link::json(format!("{parent}/{context}")),
+            parent: Link::json(parent),
+            site: Link::html(format!("/{project}/{key}/{context}")),
+        },
+    }
+}

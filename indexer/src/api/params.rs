@@ -1,0 +1,127 @@
+//! Parameters of a request: from the query, or from the body of a search.
+//!
+//! Unknown ones are ignored, a repeated known one is refused, and the four of a search come from one place only.
+//! Source: context-search-api sections 2.1 and 4.1.
+
+use percent_encoding::percent_decode;
+use serde_json::{Map, Value};
+
+use super::access::Generation;
+use super::answers::Problem;
+use crate::page::Sort;
+
+type Result<T> = std::result::Result<T, Problem>;
+
+const KNOWN: [&str; 5] = ["filter", "limit", "sort", "continuationToken", "includeTotalCount"];
+/// Those that a search also takes in its body.
+const SEARCH: [&str; 4] = ["filter", "limit", "sort", "continuationToken"];
+
+/// Parameters as sent.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Params {
+    pub filter: Option<String>,
+    limit: Option<String>,
+    sort: Option<String>,
+    pub token: Option<String>,
+    include_total_count: Option<String>,
+}
+
+impl Params {
+    fn slot(&mut self, name: &str) -> Option<&mut Option<String>> {
+        match name {
+            "filter" => Some(&mut self.filter),
+            "limit" => Some(&mut self.limit),
+            "sort" => Some(&mut self.sort),
+            "continuationToken" => Some(&mut self.token),
+            "includeTotalCount" => Some(&mut self.include_total_count),
+            _ => None,
+        }
+    }
+
+    /// Reads a query string.
+    pub fn from_query(query: &str) -> Result<Self> {
+        let mut params = Self::default();
+        for pair in query.split('&') {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let Ok(name) = decoded(name) else { continue };
+            let Some(slot) = KNOWN.contains(&name.as_str()).then(|| params.slot(&name)).flatten() else { continue };
+            if slot.is_some() {
+                return Err(Problem::invalid(format!("{name}: given twice")));
+            }
+            *slot = Some(decoded(value).map_err(|()| Problem::invalid(format!("{name}: no UTF-8 text")))?);
+        }
+        Ok(params)
+    }
+
+    /// Adds what the body of a search says.
+    pub fn with_body(mut self, body: &[u8]) -> Result<Self> {
+        if body.trim_ascii().is_empty() {
+            return Ok(self);
+        }
+        let fields: Map<String, Value> = serde_json::from_slice(body)
+            .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))?;
+        let in_query = SEARCH.iter().any(|name| self.slot(name).is_some_and(|slot| slot.is_some()));
+        for name in SEARCH {
+            let text = match (name, fields.get(name)) {
+                (_, None | Some(Value::Null)) => continue,
+                ("limit", Some(Value::Number(number))) => number.to_string(),
+                ("limit", Some(_)) => return Err(Problem::invalid("limit: expected an integer")),
+                (_, Some(Value::String(text))) => text.clone(),
+                (_, Some(_)) => return Err(Problem::invalid(format!("{name}: expected a text"))),
+            };
+            if in_query {
+                return Err(Problem::invalid(
+                    "parameters of a search go into the query or into the body, not into both",
+                ));
+            }
+            if let Some(slot) = self.slot(name) {
+                *slot = Some(text);
+            }
+        }
+        Ok(self)
+    }
+
+    /// The limit: `default` if absent, cut to `most`.
+    pub fn limit(&self, default: usize, most: usize) -> Result<usize> {
+        let Some(text) = &self.limit else { return Ok(default) };
+        let digits = text.strip_prefix('+').unwrap_or(text);
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err(Problem::invalid("limit: expected an integer of at least 1"));
+        }
+        // More digits than a number holds are still more than the most.
+        match digits.parse().unwrap_or(usize::MAX) {
+            0 => Err(Problem::invalid("limit: expected an integer of at least 1")),
+            limit => Ok(limit.min(most)),
+        }
+    }
+
+    pub fn sort(&self, generation: Generation) -> Result<Option<Sort>> {
+        match (&self.sort, generation) {
+            (None, _) => Ok(None),
+            (Some(_), Generation::Current) => {
+                Err(Problem::invalid("sort: not available in this generation of the API"))
+            }
+            (Some(name), Generation::Union) => match Sort::from_name(name) {
+                Some(sort) => Ok(Some(sort)),
+                None => Err(Problem::invalid("sort: expected ts or -ts")),
+            },
+        }
+    }
+
+    pub fn include_total_count(&self) -> Result<bool> {
+        match self.include_total_count.as_deref() {
+            None | Some("true" | "True") => Ok(true),
+            Some("false" | "False") => Ok(false),
+            Some(_) => Err(Problem::invalid("includeTotalCount: expected true or false")),
+        }
+    }
+
+    pub fn filter_text(&self) -> &str {
+        self.filter.as_deref().unwrap_or_default()
+    }
+}
+
+fn decoded(text: &str) -> std::result::Result<String, ()> {
+    let blanks: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    percent_decode(&blanks).decode_utf8().map(|text| text.into_owned()).map_err(|_| ())
+}

@@ -1,0 +1,78 @@
+//! The `[indexer]` section.
+
+use runtime::{ByteSize, DurationText};
+use serde::{Deserialize, Serialize};
+
+/// How contexts are indexed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// False: contexts are neither indexed nor searched, and wait in the log.
+    pub enabled: bool,
+    /// At most this often does a shard commit, which makes what it has read searchable.
+    pub commit_interval: DurationText,
+    /// Contexts last seen longer ago are neither found nor counted, and removed.
+    pub retention: DurationText,
+    /// Memory of all shards together: buffers of the index writers, contexts not yet committed, and hashes of contexts
+    /// seen lately. Pages of the index files, which the operating system caches, are not counted.
+    pub memory_budget: ByteSize,
+    /// An unchanged context that was seen less than this before costs a hash look-up; its last-seen time may lag by as much.
+    pub refresh_interval: DurationText,
+    /// Threads of each shard that turn contexts into segments.
+    pub writer_threads: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            commit_interval: DurationText::secs(1),
+            retention: DurationText::secs(30 * 24 * 3600),
+            memory_budget: ByteSize::mib(128),
+            refresh_interval: DurationText::secs(60),
+            writer_threads: 1,
+        }
+    }
+}
+
+/// What one shard may use, from the budget of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ShardBudget {
+    pub writer_bytes_per_thread: usize,
+    pub writer_threads: usize,
+    pub pending_bytes: usize,
+    pub seen_entries: usize,
+}
+
+/// Tantivy refuses a smaller writer.
+const WRITER_BYTES_MIN: usize = 16 << 20;
+/// One remembered context, with the map's own overhead.
+const SEEN_ENTRY_BYTES: usize = 96;
+
+impl Config {
+    /// Half goes to writers, an eighth each to what is pending and to what was seen lately; the rest is slack.
+    pub fn shard_budget(&self, shards: u32) -> ShardBudget {
+        let shard = self.memory_budget.as_usize() / shards.max(1) as usize;
+        let threads = self.writer_threads.clamp(1, 8) as usize;
+        ShardBudget {
+            writer_bytes_per_thread: (shard / 2 / threads).clamp(WRITER_BYTES_MIN, 2 << 30),
+            writer_threads: threads,
+            pending_bytes: (shard / 8).max(1 << 20),
+            seen_entries: (shard / 8 / SEEN_ENTRY_BYTES).max(1024),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn budget_is_kept_by_default() {
+        let budget = Config::default().shard_budget(2);
+        let bytes = budget.writer_bytes_per_thread * budget.writer_threads
+            + budget.pending_bytes
+            + budget.seen_entries * SEEN_ENTRY_BYTES;
+        assert!(bytes * 2 <= Config::default().memory_budget.as_usize());
+    }
+}

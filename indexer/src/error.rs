@@ -1,0 +1,78 @@
+//! What can go wrong with the index, and what to do about it.
+
+use std::path::PathBuf;
+
+use runtime::ErrorKind;
+use tantivy::TantivyError;
+use tantivy::directory::error::{OpenDirectoryError, OpenReadError, OpenWriteError};
+
+use crate::filter::FilterError;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    #[error("{0}")]
+    Filter(#[from] FilterError),
+    #[error("the index of partition {partition} is not open yet")]
+    NotOpen { partition: u32 },
+    #[error("{} is in use by another process", path.display())]
+    Locked { path: PathBuf },
+    #[error("{action} {} failed: {source}", path.display())]
+    Io { action: &'static str, path: PathBuf, source: std::io::Error },
+    #[error("{action} failed: {source}")]
+    Index { action: &'static str, source: TantivyError },
+    #[error("the index is damaged: {what}")]
+    Damaged { what: String },
+    #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
+    TooBroad { max: u64 },
+    #[error(transparent)]
+    Log(#[from] eventlog::Error),
+}
+
+impl Error {
+    pub fn index(action: &'static str) -> impl FnOnce(TantivyError) -> Self {
+        move |source| Self::Index { action, source }
+    }
+
+    pub fn io(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::Io { action, path, source }
+    }
+
+    /// `Corrupt` means: the index can be thrown away and rebuilt from the log.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Filter(_) => ErrorKind::Reject,
+            Self::NotOpen { .. } => ErrorKind::Retry,
+            Self::TooBroad { .. } => ErrorKind::Overloaded,
+            Self::Locked { .. } => ErrorKind::Fatal,
+            Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Io { source, .. } => io_kind(source),
+            Self::Index { source, .. } => index_kind(source),
+            Self::Log(error) => error.kind(),
+        }
+    }
+}
+
+fn io_kind(error: &std::io::Error) -> ErrorKind {
+    use std::io::ErrorKind as Io;
+    match error.kind() {
+        Io::NotFound | Io::UnexpectedEof | Io::InvalidData | Io::InvalidInput | Io::Other | Io::NotADirectory => {
+            ErrorKind::Corrupt
+        }
+        _ => ErrorKind::Retry,
+    }
+}
+
+/// What a rebuild would not cure (no space, no permission) is tried again; everything else counts as damage.
+fn index_kind(error: &TantivyError) -> ErrorKind {
+    match error {
+        TantivyError::IoError(source) => io_kind(source),
+        TantivyError::OpenReadError(OpenReadError::IoError { io_error, .. })
+        | TantivyError::OpenWriteError(OpenWriteError::IoError { io_error, .. })
+        | TantivyError::OpenDirectoryError(OpenDirectoryError::IoError { io_error, .. }) => io_kind(io_error),
+        TantivyError::LockFailure(..) | TantivyError::SystemError(_) => ErrorKind::Retry,
+        _ => ErrorKind::Corrupt,
+    }
+}

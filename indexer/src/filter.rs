@@ -1,0 +1,135 @@
+//! The filter language of the search API: text to a checked tree, and a plain evaluator over one JSON document.
+//!
+//! In: filter text as a client wrote it. Out: [`Filter`], whose predicates already passed the field and operator table, so
+//! that whoever runs it meets no faulty types. Every fault names its byte offset in the text.
+//! [`evaluate`] is the slow, obvious meaning of a filter; `query` is the fast one, and property tests hold them together.
+//! Not here: the index. Source: context-search-api section 6.
+
+mod fields;
+mod parse;
+mod value;
+
+pub mod evaluate;
+
+#[cfg(test)]
+mod tests;
+
+pub use fields::{Field, Scope, Subject};
+pub use value::{FilterTime, canonical, fold_case, number_text, same, words};
+
+use serde_json::Value;
+
+/// Longest filter text.
+pub const FILTER_BYTES_MAX: usize = 8192;
+/// Most predicates in one filter.
+pub const PREDICATES_MAX: usize = 64;
+/// Most entries of one list.
+pub const LIST_ENTRIES_MAX: usize = 1000;
+/// Deepest nesting, of parentheses and of JSON values.
+pub const DEPTH_MAX: usize = 16;
+/// Most words of one `q` text: each is a walk through the dictionary.
+pub const WORDS_MAX: usize = 64;
+
+/// A filter that passed all checks.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Filter {
+    /// None: everything matches.
+    pub root: Option<Expr>,
+}
+
+/// Predicates joined by AND and OR.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Expr {
+    And(Vec<Expr>),
+    Or(Vec<Expr>),
+    Is(Predicate),
+}
+
+/// One condition on one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Predicate {
+    pub field: Field,
+    pub test: Test,
+    /// Byte offset of the field in the filter text.
+    pub at: usize,
+}
+
+/// What is asked of the field's value. For text fields every value is a `Value::String`.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Test {
+    Equals(Value),
+    /// A list under `equals` of the older notation: any of these.
+    EqualsOneOf(Vec<Value>),
+    NotEquals(Value),
+    AnyOf(Vec<Value>),
+    Contains(Vec<Value>),
+    StartsWith(String),
+    Exists(bool),
+    Before(FilterTime),
+    After(FilterTime),
+    /// `q`: any of these texts, each as its words.
+    Words(Vec<Vec<String>>),
+}
+
+/// Why a filter was refused. Shown to the client.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("filter: {message} at offset {offset}")]
+pub struct FilterError {
+    pub message: String,
+    /// Byte offset in the filter text.
+    pub offset: usize,
+}
+
+impl FilterError {
+    pub(crate) fn new(offset: usize, message: impl Into<String>) -> Self {
+        Self { message: message.into(), offset }
+    }
+}
+
+impl Filter {
+    /// A filter that everything matches.
+    pub const ALL: Self = Self { root: None };
+
+    /// Reads a filter over `subject`. Blank text matches everything.
+    ///
+    /// # Errors
+    /// Any fault of syntax, type or bound, with its byte offset.
+    pub fn parse(text: &str, subject: Subject) -> Result<Self, FilterError> {
+        parse::parse(text, subject)
+    }
+
+    /// All predicates, in the order of the text.
+    pub fn predicates(&self) -> Vec<&Predicate> {
+        fn collect<'a>(expr: &'a Expr, out: &mut Vec<&'a Predicate>) {
+            match expr {
+                Expr::And(parts) | Expr::Or(parts) => parts.iter().for_each(|part| collect(part, out)),
+                Expr::Is(predicate) => out.push(predicate),
+            }
+        }
+        let mut out = Vec::new();
+        if let Some(root) = &self.root {
+            collect(root, &mut out);
+        }
+        out
+    }
+
+    /// The predicates if they are joined by AND alone.
+    pub fn conjunction(&self) -> Option<Vec<&Predicate>> {
+        fn has_or(expr: &Expr) -> bool {
+            match expr {
+                Expr::And(parts) => parts.iter().any(has_or),
+                Expr::Or(_) => true,
+                Expr::Is(_) => false,
+            }
+        }
+        match &self.root {
+            Some(root) if has_or(root) => None,
+            _ => Some(self.predicates()),
+        }
+    }
+
+    /// Whether versions are tested instead of contexts: some predicate names `applicationId`.
+    pub fn names_application(&self) -> bool {
+        self.predicates().iter().any(|predicate| predicate.field == Field::Application)
+    }
+}

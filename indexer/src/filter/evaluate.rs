@@ -1,0 +1,164 @@
+//! The plain meaning of a filter, one document at a time.
+//!
+//! Used where a document is at hand anyway (versions of a context, texts too long to stand whole in a term), and as the
+//! oracle that property tests hold the index against.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use events::context::canonical_key;
+use serde_json::{Map, Value};
+
+use super::{Expr, Field, Filter, FilterTime, Predicate, Scope, Test, fold_case, same, words};
+use crate::attribute::{AttributePath, walk};
+
+/// What a filter is tested on: one version of one context.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    pub kind: &'a str,
+    pub key: &'a str,
+    /// `kind`, `key`, attributes and `_meta`.
+    pub context: &'a Map<String, Value>,
+    pub application: Option<&'a str>,
+}
+
+/// The id of a single context: unpadded base64url of its canonical key.
+pub fn context_id(kind: &str, key: &str) -> String {
+    URL_SAFE_NO_PAD.encode(canonical_key(&mut [(kind, key)]))
+}
+
+/// Whether `candidate` matches. `is_stored_kind` decides how a field with several dots is read.
+pub fn matches(filter: &Filter, candidate: &Candidate<'_>, is_stored_kind: &dyn Fn(&str) -> bool) -> bool {
+    filter.root.as_ref().is_none_or(|root| holds(root, candidate, is_stored_kind))
+}
+
+fn holds(expr: &Expr, candidate: &Candidate<'_>, is_stored_kind: &dyn Fn(&str) -> bool) -> bool {
+    match expr {
+        Expr::And(parts) => parts.iter().all(|part| holds(part, candidate, is_stored_kind)),
+        Expr::Or(parts) => parts.iter().any(|part| holds(part, candidate, is_stored_kind)),
+        Expr::Is(predicate) => predicate_holds(predicate, candidate, is_stored_kind),
+    }
+}
+
+fn predicate_holds(predicate: &Predicate, candidate: &Candidate<'_>, is_stored_kind: &dyn Fn(&str) -> bool) -> bool {
+    let own = |text: &str| Value::String(text.to_owned());
+    let kind_key = || format!("{}:{}", candidate.kind, candidate.key);
+    let test = &predicate.test;
+    match &predicate.field {
+        Field::Kind => value_passes(Some(&own(candidate.kind)), test),
+        // `key` is compared as it stands, unlike every other text.
+        Field::Key => match test {
+            Test::StartsWith(prefix) => candidate.key.starts_with(prefix.as_str()),
+            test => value_passes(Some(&own(candidate.key)), test),
+        },
+        Field::KindKey => value_passes(Some(&own(&kind_key())), test),
+        Field::Id => value_passes(Some(&own(&context_id(candidate.kind, candidate.key))), test),
+        Field::Application => value_passes(candidate.application.map(own).as_ref(), test),
+        Field::Kinds => set_passes(candidate.kind, test),
+        Field::KindKeys => set_passes(&kind_key(), test),
+        Field::Text => match test {
+            Test::Words(texts) => texts.iter().any(|text| has_words(candidate, text)),
+            _ => false,
+        },
+        Field::Name => value_passes(AttributePath::parse("name").get(candidate.context), test),
+        Field::Attribute(field) => {
+            let scope = Scope::of(field, is_stored_kind);
+            scope.kind.is_none_or(|kind| kind == candidate.kind)
+                && value_passes(scope.path.get(candidate.context), test)
+        }
+    }
+}
+
+/// Tests a value, or its absence.
+fn value_passes(stored: Option<&Value>, test: &Test) -> bool {
+    match test {
+        Test::NotEquals(given) => stored.is_none_or(|stored| !same(stored, given)),
+        Test::Exists(wanted) => stored.is_some() == *wanted,
+        test => stored.is_some_and(|stored| present_value_passes(stored, test)),
+    }
+}
+
+fn present_value_passes(stored: &Value, test: &Test) -> bool {
+    let elements = match stored {
+        Value::Array(elements) => elements.as_slice(),
+        single => std::slice::from_ref(single),
+    };
+    let any_time = |accept: &dyn Fn(FilterTime) -> bool| elements.iter().filter_map(FilterTime::read).any(accept);
+    match test {
+        Test::Equals(given) => same(stored, given),
+        Test::EqualsOneOf(given) => given.iter().any(|given| same(stored, given)),
+        Test::AnyOf(given) => elements.iter().any(|element| given.iter().any(|given| same(element, given))),
+        Test::Contains(given) => {
+            stored.is_array() && given.iter().all(|given| elements.iter().any(|element| same(element, given)))
+        }
+        Test::StartsWith(prefix) => stored.as_str().is_some_and(|text| fold_case(text).starts_with(&fold_case(prefix))),
+        Test::Before(limit) => any_time(&|time| time <= *limit),
+        Test::After(limit) => any_time(&|time| time >= *limit),
+        Test::NotEquals(_) | Test::Exists(_) | Test::Words(_) => false,
+    }
+}
+
+/// `kinds` and `kindKeys` of a context: sets with one member.
+fn set_passes(member: &str, test: &Test) -> bool {
+    let is_member = |given: &Value| given.as_str() == Some(member);
+    match test {
+        Test::Equals(Value::Array(given)) => !given.is_empty() && given.iter().all(is_member),
+        Test::AnyOf(given) => given.iter().any(is_member),
+        Test::Contains(given) => given.iter().all(is_member),
+        _ => false,
+    }
+}
+
+fn has_words(candidate: &Candidate<'_>, wanted: &[String]) -> bool {
+    let mut present = Vec::new();
+    for_each_word(candidate.key, candidate.context, &mut |word| present.push(word));
+    wanted.iter().all(|wanted| present.iter().any(|word| word_matches(wanted, word)))
+}
+
+/// Calls `visit` with the words of the key and of all texts among the attributes.
+pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut impl FnMut(String)) {
+    fn visit_value(value: &Value, visit: &mut impl FnMut(String)) {
+        match value {
+            Value::String(text) => words(text).for_each(visit),
+            Value::Array(elements) => elements.iter().for_each(|element| visit_value(element, visit)),
+            // Members of objects at paths are walked by `walk`; these are objects within arrays.
+            Value::Object(members) => members.values().for_each(|member| visit_value(member, visit)),
+            _ => {}
+        }
+    }
+    words(key).for_each(&mut *visit);
+    walk(context, &mut |pointer, value| {
+        if pointer != "/kind" && pointer != "/key" && !value.is_object() {
+            visit_value(value, visit);
+        }
+    });
+}
+
+/// How many edits a wanted word forgives.
+pub(crate) fn forgiven_edits(word: &str) -> u8 {
+    match word.chars().count() {
+        ..4 => 0,
+        4..8 => 1,
+        _ => 2,
+    }
+}
+
+fn word_matches(wanted: &str, word: &str) -> bool {
+    word.starts_with(wanted) || edit_distance_at_most(wanted, word, usize::from(forgiven_edits(wanted)))
+}
+
+fn edit_distance_at_most(left: &str, right: &str, most: usize) -> bool {
+    let (left, right): (Vec<char>, Vec<char>) = (left.chars().collect(), right.chars().collect());
+    if left.len().abs_diff(right.len()) > most {
+        return false;
+    }
+    let mut previous: Vec<usize> = (0..=right.len()).collect();
+    for (row, from) in left.iter().enumerate() {
+        let mut current = vec![row + 1];
+        for (column, to) in right.iter().enumerate() {
+            let replaced = previous[column] + usize::from(from != to);
+            current.push(replaced.min(previous[column + 1] + 1).min(current[column] + 1));
+        }
+        previous = current;
+    }
+    previous[right.len()] <= most
+}

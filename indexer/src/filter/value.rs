@@ -1,0 +1,130 @@
+//! What it means that two values are equal, that a text begins with another, and that a value is a date.
+//!
+//! Shared by the evaluator and by the terms of the index: one meaning, two uses.
+//! Source: context-search-api section 6.4.
+
+use chrono::DateTime;
+use serde_json::{Number, Value};
+
+/// An instant with the precision of RFC 3339 text: seconds and nanoseconds since the epoch. Orders by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FilterTime {
+    pub seconds: i64,
+    pub nanos: u32,
+}
+
+impl FilterTime {
+    fn from_millis(millis: i64) -> Self {
+        Self { seconds: millis.div_euclid(1_000), nanos: millis.rem_euclid(1_000) as u32 * 1_000_000 }
+    }
+
+    /// Epoch milliseconds as a whole number or as digits, or RFC 3339 text; anything else is no date.
+    pub fn read(value: &Value) -> Option<Self> {
+        match value {
+            Value::Number(number) => number_text(number).parse().ok().map(Self::from_millis),
+            Value::String(text) => Self::read_text(text),
+            _ => None,
+        }
+    }
+
+    fn read_text(text: &str) -> Option<Self> {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return text.parse().ok().map(Self::from_millis);
+        }
+        // The parser also takes a blank in place of `T`; RFC 3339 leaves that to agreement, and ours is no.
+        let separator = text.as_bytes().get(10)?;
+        if !matches!(separator, b'T' | b't') {
+            return None;
+        }
+        let time = DateTime::parse_from_rfc3339(text).ok()?;
+        Some(Self { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos() })
+    }
+
+    /// 12 bytes that order as the times do.
+    pub fn to_sortable(self) -> [u8; 12] {
+        let mut bytes = [0; 12];
+        bytes[..8].copy_from_slice(&((self.seconds as u64) ^ (1 << 63)).to_be_bytes());
+        bytes[8..].copy_from_slice(&self.nanos.to_be_bytes());
+        bytes
+    }
+}
+
+/// One text per number: `44`, `44.0` and `4.4e1` are all `44`.
+pub fn number_text(number: &Number) -> String {
+    let Some(float) = number.as_f64().filter(|_| number.is_f64()) else {
+        return number.to_string();
+    };
+    // Whole floats in the range of the integer types read as those integers; each is exact there.
+    if float.fract() == 0.0 && (-9.3e18..1.9e19).contains(&float) {
+        let whole = float as i128;
+        if i64::try_from(whole).is_ok() || u64::try_from(whole).is_ok() {
+            return whole.to_string();
+        }
+    }
+    number.to_string()
+}
+
+/// Type-aware equality: arrays element by element in order, objects by member, where a null member counts as absent.
+pub fn same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::String(left), Value::String(right)) => left == right,
+        (Value::Number(left), Value::Number(right)) => number_text(left) == number_text(right),
+        (Value::Array(_), Value::Array(_)) | (Value::Object(_), Value::Object(_)) => {
+            canonical(left) == canonical(right)
+        }
+        (Value::Bool(left), Value::Bool(right)) => left == right,
+        (Value::Null, Value::Null) => true,
+        _ => false,
+    }
+}
+
+/// Bytes that are equal exactly if the values are the [`same`].
+pub fn canonical(value: &Value) -> Vec<u8> {
+    let mut out = Vec::new();
+    push_canonical(value, &mut out);
+    out
+}
+
+fn push_canonical(value: &Value, out: &mut Vec<u8>) {
+    let push_text = |text: &str, out: &mut Vec<u8>| {
+        out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+        out.extend_from_slice(text.as_bytes());
+    };
+    match value {
+        Value::Null => out.push(b'0'),
+        Value::Bool(value) => out.push(if *value { b't' } else { b'f' }),
+        Value::Number(number) => {
+            out.push(b'n');
+            push_text(&number_text(number), out);
+        }
+        Value::String(text) => {
+            out.push(b's');
+            push_text(text, out);
+        }
+        Value::Array(elements) => {
+            out.push(b'[');
+            elements.iter().for_each(|element| push_canonical(element, out));
+            out.push(b']');
+        }
+        Value::Object(members) => {
+            let mut sorted: Vec<_> = members.iter().filter(|(_, value)| !value.is_null()).collect();
+            sorted.sort_unstable_by_key(|(name, _)| *name);
+            out.push(b'{');
+            for (name, value) in sorted {
+                push_text(name, out);
+                push_canonical(value, out);
+            }
+            out.push(b'}');
+        }
+    }
+}
+
+/// Lower case, character by character: unlike `str::to_lowercase`, a prefix stays a prefix whatever follows it.
+pub fn fold_case(text: &str) -> String {
+    if text.is_ascii() { text.to_ascii_lowercase() } else { text.chars().flat_map(char::to_lowercase).collect() }
+}
+
+/// The words of a text in lower case, cut at anything that is no letter or digit.
+pub fn words(text: &str) -> impl Iterator<Item = String> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(fold_case)
+}

@@ -1,0 +1,315 @@
+//! Sightings of contexts -> newest state of each context.
+//!
+//! In: rows of the `contexts` topic, in log order. Out: [`ContextRecord`]s that differ from what is stored.
+//! Promise: the newest sighting by time gives the attributes, of two at the same time the later in the log; a sighting of
+//! the key alone, or one whose attribute was held back as private, erases nothing; folding the same rows again changes
+//! nothing. Not here: where records are stored, and when.
+
+use hashbrown::HashMap;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+
+use crate::attribute::redacted;
+use crate::record::{APPLICATIONS_MAX, ContextRecord};
+use crate::terms::EnvironmentPrefix;
+
+/// One row of the `contexts` topic.
+#[derive(Clone, Copy, Debug)]
+pub struct Sighting<'a> {
+    pub environment: EnvironmentPrefix,
+    pub kind: &'a str,
+    pub key: &'a str,
+    pub anonymous: bool,
+    /// JSON of the context; None where only the key was sent.
+    pub context: Option<&'a str>,
+    /// Microseconds.
+    pub seen_at: i64,
+    /// Empty if unknown.
+    pub application: &'a str,
+}
+
+impl Sighting<'_> {
+    /// Hash of the attributes as sent; None where only the key was sent.
+    pub fn content(&self) -> Option<u64> {
+        self.context.map(|context| xxh3_64(context.as_bytes()))
+    }
+
+    /// Hash of whom it is about.
+    pub fn identity_hash(&self) -> u128 {
+        xxh3_128(&self.environment.identity(self.kind, self.key))
+    }
+}
+
+/// Whether `sighting` says nothing new about `record`, but for a time that is less than `refresh` micros newer.
+pub fn is_unchanged(record: &ContextRecord, sighting: &Sighting<'_>, refresh: i64) -> bool {
+    let seen_by = record.applications.iter().find(|(name, _)| name == sighting.application);
+    sighting.content().is_none_or(|content| content == record.content)
+        && sighting.seen_at < record.last_seen.saturating_add(refresh)
+        && seen_by.is_some_and(|(_, at)| sighting.seen_at < at.saturating_add(refresh))
+}
+
+/// The state after `sighting`. The flag says that its attributes could not be read and count as not sent.
+pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextRecord, bool) {
+    let mut record = stored.unwrap_or_else(|| empty(sighting));
+    let mut unreadable = false;
+    if let Some(context) = sighting.context
+        && sighting.seen_at >= record.attributes_at
+    {
+        match serde_json::from_str::<Map<String, Value>>(context) {
+            Ok(attributes) => take_attributes(&mut record, attributes, sighting),
+            Err(_) => unreadable = true,
+        }
+        record.attributes_at = sighting.seen_at;
+        record.content = sighting.content().unwrap_or_default();
+    }
+    record.last_seen = record.last_seen.max(sighting.seen_at);
+    see_application(&mut record.applications, sighting);
+    (record, unreadable)
+}
+
+fn empty(sighting: &Sighting<'_>) -> ContextRecord {
+    ContextRecord {
+        kind: sighting.kind.to_owned(),
+        key: sighting.key.to_owned(),
+        context: to_raw(&bare_context(sighting)),
+        anonymous: sighting.anonymous,
+        last_seen: sighting.seen_at,
+        attributes_at: i64::MIN,
+        content: 0,
+        applications: Vec::new(),
+    }
+}
+
+fn bare_context(sighting: &Sighting<'_>) -> Map<String, Value> {
+    let mut context = Map::new();
+    context.insert("kind".into(), sighting.kind.into());
+    context.insert("key".into(), sighting.key.into());
+    context
+}
+
+fn take_attributes(record: &mut ContextRecord, sent: Map<String, Value>, sighting: &Sighting<'_>) {
+    record.anonymous = sighting.anonymous;
+    let mut context = bare_context(sighting);
+    if !sighting.anonymous {
+        let held_back = redacted(&sent);
+        context.extend(
+            sent.into_iter()
+                .filter(|(name, value)| !matches!(name.as_str(), "kind" | "key" | "_meta") && !value.is_null()),
+        );
+        if !held_back.is_empty() {
+            let stored = record.parsed();
+            for path in &held_back {
+                if let Some(value) = path.get(&stored) {
+                    path.insert_if_absent(&mut context, value.clone());
+                }
+            }
+            let pointers: Vec<_> = held_back.iter().map(|path| path.pointer()).collect();
+            context.insert("_meta".into(), json!({ "redactedAttributes": pointers }));
+        }
+    }
+    record.context = to_raw(&context);
+}
+
+fn to_raw(context: &Map<String, Value>) -> Box<RawValue> {
+    serde_json::value::to_raw_value(context).expect("a JSON object is written without fail")
+}
+
+fn see_application(applications: &mut Vec<(String, i64)>, sighting: &Sighting<'_>) {
+    if let Some((_, at)) = applications.iter_mut().find(|(name, _)| name == sighting.application) {
+        *at = (*at).max(sighting.seen_at);
+        return;
+    }
+    applications.push((sighting.application.to_owned(), sighting.seen_at));
+    if applications.len() > APPLICATIONS_MAX {
+        let oldest = (0..applications.len()).min_by_key(|index| applications[*index].1).unwrap_or(0);
+        applications.swap_remove(oldest);
+    }
+}
+
+/// Applications whose last sighting a [`SeenLately`] entry remembers.
+const SEEN_APPLICATIONS: usize = 3;
+
+/// What is known of a context without looking into the index.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    content: u64,
+    last_seen: i64,
+    /// (hash, time) of applications, newest first.
+    applications: [(u32, i64); SEEN_APPLICATIONS],
+}
+
+/// Contexts seen lately, by hash: settles the sightings that change nothing. Bounded: two generations, of which the older
+/// is dropped when the younger is full.
+#[derive(Debug)]
+pub struct SeenLately {
+    young: HashMap<u128, Seen>,
+    old: HashMap<u128, Seen>,
+    entries_max: usize,
+}
+
+impl SeenLately {
+    pub fn new(entries_max: usize) -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), entries_max: entries_max.max(2) }
+    }
+
+    /// As [`is_unchanged`], from memory. False also if nothing is remembered.
+    pub fn is_unchanged(&mut self, identity: u128, sighting: &Sighting<'_>, refresh: i64) -> bool {
+        let seen = match self.young.get(&identity) {
+            Some(seen) => *seen,
+            None => match self.old.remove(&identity) {
+                Some(seen) => {
+                    self.insert(identity, seen);
+                    seen
+                }
+                None => return false,
+            },
+        };
+        let application = application_hash(sighting.application);
+        let seen_by = seen.applications.iter().find(|(hash, _)| *hash == application);
+        sighting.content().is_none_or(|content| content == seen.content)
+            && sighting.seen_at < seen.last_seen.saturating_add(refresh)
+            && seen_by.is_some_and(|(_, at)| sighting.seen_at < at.saturating_add(refresh))
+    }
+
+    /// Remembers the state that is stored, or will be with the next commit.
+    pub fn remember(&mut self, identity: u128, record: &ContextRecord) {
+        let mut newest: Vec<_> = record.applications.iter().map(|(name, at)| (application_hash(name), *at)).collect();
+        newest.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(*at));
+        let mut applications = [(0, i64::MIN); SEEN_APPLICATIONS];
+        for (slot, application) in applications.iter_mut().zip(newest) {
+            *slot = application;
+        }
+        self.old.remove(&identity);
+        self.insert(identity, Seen { content: record.content, last_seen: record.last_seen, applications });
+    }
+
+    fn insert(&mut self, identity: u128, seen: Seen) {
+        if self.young.len() >= self.entries_max / 2 {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(identity, seen);
+    }
+}
+
+fn application_hash(application: &str) -> u32 {
+    // Never 0, which marks an empty slot.
+    (xxh3_64(application.as_bytes()) as u32).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use events::Environment;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn sighting<'a>(context: Option<&'a str>, seen_at: i64, application: &'a str) -> Sighting<'a> {
+        let environment = EnvironmentPrefix::new(&Environment::new("default", "dev"));
+        Sighting { environment, kind: "user", key: "u", anonymous: false, context, seen_at, application }
+    }
+
+    fn folded(sightings: &[Sighting<'_>]) -> ContextRecord {
+        sightings.iter().fold(None, |record, sighting| Some(fold(record, sighting).0)).unwrap()
+    }
+
+    #[test]
+    fn newest_by_time_then_by_log_order_wins() {
+        let old = sighting(Some(r#"{"plan":"old"}"#), 1, "");
+        let new = sighting(Some(r#"{"plan":"new"}"#), 2, "");
+        let later = sighting(Some(r#"{"plan":"later"}"#), 2, "");
+        for order in [[old, new], [new, old]] {
+            assert_eq!(folded(&order).context.get(), r#"{"kind":"user","key":"u","plan":"new"}"#);
+        }
+        assert_eq!(folded(&[new, later]).parsed()["plan"], "later");
+    }
+
+    #[test]
+    fn attributes_survive_being_held_back_or_left_out() {
+        let full = sighting(Some(r#"{"email":"a@b","address":{"city":"R","street":"S"},"gone":1}"#), 1, "");
+        let redacting = sighting(
+            Some(r#"{"address":{"city":"Q"},"_meta":{"redactedAttributes":["email","/address/street","never"]}}"#),
+            2,
+            "",
+        );
+        let key_only = sighting(None, 3, "");
+        let record = folded(&[full, redacting, key_only]);
+        assert_eq!(record.last_seen, 3);
+        assert_eq!(
+            Value::Object(record.parsed()),
+            json!({"kind":"user","key":"u","email":"a@b","address":{"city":"Q","street":"S"},
+                   "_meta":{"redactedAttributes":["/email","/address/street","/never"]}})
+        );
+    }
+
+    #[test]
+    fn anonymous_contexts_keep_nothing_but_their_key() {
+        let mut anonymous = sighting(Some(r#"{"anonymous":true,"a":1}"#), 1, "");
+        anonymous.anonymous = true;
+        let record = folded(&[anonymous, sighting(None, 2, "")]);
+        assert!(record.anonymous);
+        assert_eq!(record.context.get(), r#"{"kind":"user","key":"u"}"#);
+        assert!(!folded(&[anonymous, sighting(Some("{}"), 2, "")]).anonymous);
+    }
+
+    #[test]
+    fn unreadable_attributes_count_as_not_sent() {
+        let (record, unreadable) =
+            fold(Some(folded(&[sighting(Some(r#"{"a":1}"#), 1, "")])), &sighting(Some("{"), 2, ""));
+        assert!(unreadable);
+        assert_eq!(record.parsed()["a"], 1);
+    }
+
+    #[test]
+    fn applications_are_bounded_and_the_oldest_goes() {
+        let names: Vec<_> = (0..APPLICATIONS_MAX + 5).map(|n| format!("app{n}")).collect();
+        let sightings: Vec<_> = names.iter().enumerate().map(|(at, name)| sighting(None, at as i64, name)).collect();
+        let record = folded(&sightings);
+        assert_eq!(record.applications.len(), APPLICATIONS_MAX);
+        assert!(!record.applications.iter().any(|(name, _)| name == "app4"));
+        assert!(record.applications.iter().any(|(name, _)| name == "app5"));
+    }
+
+    #[test]
+    fn unchanged_within_the_refresh_interval_is_settled_from_memory() {
+        let mut lately = SeenLately::new(100);
+        let first = sighting(Some(r#"{"a":1}"#), 100, "one");
+        assert!(!lately.is_unchanged(first.identity_hash(), &first, 10));
+        lately.remember(first.identity_hash(), &folded(&[first]));
+        let is_unchanged = |lately: &mut SeenLately, sighting: Sighting<'_>| {
+            lately.is_unchanged(sighting.identity_hash(), &sighting, 10)
+        };
+        assert!(is_unchanged(&mut lately, sighting(Some(r#"{"a":1}"#), 109, "one")));
+        assert!(is_unchanged(&mut lately, sighting(None, 109, "one")));
+        assert!(!is_unchanged(&mut lately, sighting(Some(r#"{"a":1}"#), 110, "one")), "time to refresh");
+        assert!(!is_unchanged(&mut lately, sighting(Some(r#"{"a":2}"#), 101, "one")), "other attributes");
+        assert!(!is_unchanged(&mut lately, sighting(Some(r#"{"a":1}"#), 101, "two")), "other application");
+    }
+
+    #[test]
+    fn memory_of_what_was_seen_is_bounded() {
+        let mut lately = SeenLately::new(100);
+        let record = folded(&[sighting(None, 1, "")]);
+        (0..10_000u128).for_each(|identity| lately.remember(identity, &record));
+        assert!(lately.young.len() + lately.old.len() <= 101);
+    }
+
+    proptest! {
+        /// What the log repeats after a restart changes nothing.
+        #[test]
+        fn folding_again_changes_nothing(times in prop::collection::vec((0i64..5, 0usize..4), 1..12)) {
+            let contexts = [
+                None, Some(r#"{"a":1}"#), Some(r#"{"b":2}"#), Some(r#"{"_meta":{"redactedAttributes":["a"]}}"#),
+            ];
+            let sightings: Vec<_> = times.iter().map(|(at, which)| sighting(contexts[*which], *at, "")).collect();
+            // Redaction remembers what was known before, so only logs without it fold to the same state twice.
+            if times.iter().all(|(_, which)| *which != 3) {
+                let once = folded(&sightings);
+                let again = folded(&[sightings.clone(), sightings].concat());
+                prop_assert_eq!(once.last_seen, again.last_seen);
+                prop_assert_eq!(once.attributes_at, again.attributes_at);
+                prop_assert_eq!(once.context.get(), again.context.get());
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! One shard on disk: a Tantivy index of the newest states of one `contexts` partition.
+//!
+//! In: changed [`ContextRecord`]s and the log offset they cover. Out: documents, replaced by identity, and a searcher.
+//! Promise: documents and offset become visible together, as the offset rides in the commit. A directory that is
+//! missing, of another format or damaged is begun anew; one that another process holds is not touched.
+//!
+//! | field | kind | holds |
+//! |---|---|---|
+//! | `terms` | indexed bytes | see `terms` |
+//! | `order` | fast bytes | kind, `00`, key (cut after 1 KiB, with its hash): the default order |
+//! | `last_seen` | fast i64 | microseconds |
+//! | `record` | stored bytes | [`ContextRecord`] |
+//!
+//! A JSON field of Tantivy was the other choice; it cannot tell `44` from `"44"` by term, ties path and type to its own
+//! encoding, and lists no values without reading it back.
+//! Seam for snapshots: everything a new owner needs is in the directory and the commit payload.
+
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use tantivy::directory::error::LockError;
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
+use tantivy::query::RangeQuery;
+use tantivy::schema::{BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, Value as _};
+use tantivy::store::{Compressor, ZstdCompressor};
+use tantivy::{
+    DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, TERMINATED,
+    TantivyDocument, TantivyError, Term,
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::config::ShardBudget;
+use crate::record::ContextRecord;
+use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
+use crate::{Error, Result};
+
+/// Version of schema, terms and records. A directory of another version is begun anew.
+pub const FORMAT: u32 = 1;
+
+/// Term of documents that are not listed, so that they can be counted out.
+pub const UNLISTED: &[u8] = b"unlisted";
+
+/// What a commit covers; its payload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    pub format: u32,
+    /// Identity of the topic that was read.
+    pub topic_id: String,
+    /// First offset not covered.
+    pub next: i64,
+    /// Newest received-at time covered, microseconds.
+    pub received_at: i64,
+}
+
+/// The fields of the schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Fields {
+    pub terms: Field,
+    pub record: Field,
+    last_seen: Field,
+    order: Field,
+}
+
+pub const LAST_SEEN: &str = "last_seen";
+pub const ORDER: &str = "order";
+
+fn schema() -> (Schema, Fields) {
+    let mut builder = Schema::builder();
+    let fields = Fields {
+        terms: builder.add_bytes_field("terms", BytesOptions::default().set_indexed()),
+        order: builder.add_bytes_field(ORDER, BytesOptions::default().set_fast()),
+        last_seen: builder.add_i64_field(LAST_SEEN, NumericOptions::default().set_fast()),
+        record: builder.add_bytes_field("record", BytesOptions::default().set_stored()),
+    };
+    (builder.build(), fields)
+}
+
+/// Bytes whose order is: kind, then key.
+pub fn order_bytes(kind: &str, key: &str) -> Vec<u8> {
+    let mut bytes = kind.as_bytes().to_vec();
+    bytes.push(0);
+    if key.len() <= KEY_BYTES_MAX {
+        bytes.extend_from_slice(key.as_bytes());
+    } else {
+        bytes.extend_from_slice(&key.as_bytes()[..KEY_BYTES_MAX]);
+        bytes.extend_from_slice(&xxh3_128(key.as_bytes()).to_be_bytes());
+    }
+    bytes
+}
+
+/// The reading half of a shard. Cheap to clone; sees the last commit.
+#[derive(Clone)]
+pub struct ShardReader {
+    reader: IndexReader,
+    fields: Fields,
+}
+
+impl ShardReader {
+    pub fn searcher(&self) -> Searcher {
+        self.reader.searcher()
+    }
+
+    pub fn fields(&self) -> Fields {
+        self.fields
+    }
+
+    /// The stored state of a context.
+    pub fn find(&self, identity: &[u8]) -> Result<Option<ContextRecord>> {
+        let searcher = self.reader.searcher();
+        let address = self.locate(&searcher, identity).map_err(Error::index("look up a context"))?;
+        address.map(|address| self.record(&searcher, address)).transpose()
+    }
+
+    fn locate(&self, searcher: &Searcher, identity: &[u8]) -> tantivy::Result<Option<DocAddress>> {
+        let term = Term::from_field_bytes(self.fields.terms, identity);
+        for (segment_ord, segment) in searcher.segment_readers().iter().enumerate() {
+            let Some(mut postings) =
+                segment.inverted_index(self.fields.terms)?.read_postings(&term, IndexRecordOption::Basic)?
+            else {
+                continue;
+            };
+            while postings.doc() != TERMINATED {
+                if !segment.is_deleted(postings.doc()) {
+                    return Ok(Some(DocAddress::new(segment_ord as u32, postings.doc())));
+                }
+                postings.advance();
+            }
+        }
+        Ok(None)
+    }
+
+    pub fn record(&self, searcher: &Searcher, address: DocAddress) -> Result<ContextRecord> {
+        let document: TantivyDocument = searcher.doc(address).map_err(Error::index("read a stored context"))?;
+        let bytes = document.get_first(self.fields.record).and_then(|value| value.as_bytes());
+        ContextRecord::from_bytes(bytes.unwrap_or_default())
+    }
+
+    /// Documents, and how many of them are listed.
+    pub fn listed_contexts(&self) -> u64 {
+        let searcher = self.reader.searcher();
+        let term = Term::from_field_bytes(self.fields.terms, UNLISTED);
+        let mut unlisted = 0;
+        for segment in searcher.segment_readers() {
+            let Ok(index) = segment.inverted_index(self.fields.terms) else { continue };
+            let Ok(Some(mut postings)) = index.read_postings(&term, IndexRecordOption::Basic) else { continue };
+            if segment.alive_bitset().is_none() {
+                unlisted += u64::from(postings.doc_freq());
+                continue;
+            }
+            while postings.doc() != TERMINATED {
+                unlisted += u64::from(!segment.is_deleted(postings.doc()));
+                postings.advance();
+            }
+        }
+        searcher.num_docs().saturating_sub(unlisted)
+    }
+}
+
+/// The writing half of a shard. One per directory, fenced by a lock file.
+pub struct ShardWriter {
+    path: PathBuf,
+    writer: IndexWriter,
+    reader: ShardReader,
+    index: Index,
+}
+
+/// A shard as found or made.
+pub struct OpenedShard {
+    pub writer: ShardWriter,
+    /// None: the directory is new.
+    pub position: Option<Position>,
+    /// Why a directory that was there had to go.
+    pub discarded: Option<String>,
+}
+
+/// Opens the shard at `path`, beginning it anew if need be.
+///
+/// # Errors
+/// `Locked` if another process writes to it; `Io` and `Index` where a new beginning would not help.
+pub fn open(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
+    if !path.join("meta.json").exists() && !has_entries(path) {
+        return create(path, budget, None);
+    }
+    // Tantivy answers some kinds of damage with a panic.
+    let opened = catch_unwind(AssertUnwindSafe(|| open_existing(path, budget)))
+        .unwrap_or_else(|_| Err(Error::Damaged { what: "opening it panicked".into() }));
+    match opened {
+        Ok(opened) => Ok(opened),
+        Err(error) if error.kind() == runtime::ErrorKind::Corrupt => {
+            discard(path)?;
+            create(path, budget, Some(error.to_string()))
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Removes a shard that is not open.
+pub fn discard(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
+        _ => Ok(()),
+    }
+}
+
+fn has_entries(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
+}
+
+fn create(path: &Path, budget: ShardBudget, discarded: Option<String>) -> Result<OpenedShard> {
+    std::fs::create_dir_all(path).map_err(Error::io("create", path))?;
+    let (schema, fields) = schema();
+    let settings = IndexSettings {
+        docstore_compression: Compressor::Zstd(ZstdCompressor { compression_level: Some(1) }),
+        // Small blocks: the fold and a page of results read single documents.
+        docstore_blocksize: 8 << 10,
+        docstore_compress_dedicated_thread: false,
+        ..IndexSettings::default()
+    };
+    let index = Index::builder()
+        .schema(schema)
+        .settings(settings)
+        .create_in_dir(path)
+        .map_err(Error::index("create the index"))?;
+    let writer = ShardWriter::new(path, index, fields, budget)?;
+    Ok(OpenedShard { writer, position: None, discarded })
+}
+
+fn open_existing(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
+    let index = Index::open_in_dir(path).map_err(Error::index("open the index"))?;
+    let (expected, fields) = schema();
+    if index.schema() != expected {
+        return Err(Error::Damaged { what: "its schema is of another version".into() });
+    }
+    let meta = index.load_metas().map_err(Error::index("read the index's metadata"))?;
+    let position = match &meta.payload {
+        None if meta.segments.is_empty() => None,
+        None => return Err(Error::Damaged { what: "its commit names no offset".into() }),
+        Some(payload) => match serde_json::from_str::<Position>(payload) {
+            Ok(position) if position.format == FORMAT => Some(position),
+            Ok(position) => {
+                return Err(Error::Damaged { what: format!("it is of format {}, not {FORMAT}", position.format) });
+            }
+            Err(error) => return Err(Error::Damaged { what: format!("its commit payload does not read: {error}") }),
+        },
+    };
+    let writer = ShardWriter::new(path, index, fields, budget)?;
+    Ok(OpenedShard { writer, position, discarded: None })
+}
+
+impl ShardWriter {
+    fn new(path: &Path, index: Index, fields: Fields, budget: ShardBudget) -> Result<Self> {
+        let options = IndexWriterOptions::builder()
+            .memory_budget_per_thread(budget.writer_bytes_per_thread)
+            .num_worker_threads(budget.writer_threads)
+            .num_merge_threads(1)
+            .build();
+        let writer: IndexWriter = index.writer_with_options(options).map_err(|error| match error {
+            TantivyError::LockFailure(LockError::LockBusy, _) => Error::Locked { path: path.to_owned() },
+            error => Error::Index { action: "open the index for writing", source: error },
+        })?;
+        let mut merge_policy = LogMergePolicy::default();
+        // A context seen again replaces its document: let no segment be more than a third dead.
+        merge_policy.set_del_docs_ratio_before_merge(0.3);
+        writer.set_merge_policy(Box::new(merge_policy));
+        let reader = index
+            .reader_builder()
+            .reload_policy(ReloadPolicy::Manual)
+            .doc_store_cache_num_blocks(64)
+            .try_into()
+            .map_err(Error::index("open the index for reading"))?;
+        Ok(Self { path: path.to_owned(), writer, reader: ShardReader { reader, fields }, index })
+    }
+
+    pub fn reader(&self) -> &ShardReader {
+        &self.reader
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The index, for checking its files beside the writer.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// Writes a state with the next commit. `is_stored`: an older state of it is in the index.
+    pub fn put(&self, environment: &EnvironmentPrefix, record: &ContextRecord, is_stored: bool) -> Result<()> {
+        let fields = self.reader.fields;
+        let identity = environment.identity(&record.kind, &record.key);
+        let mut document = TantivyDocument::default();
+        if is_stored {
+            self.writer.delete_term(Term::from_field_bytes(fields.terms, &identity));
+        }
+        if record.anonymous {
+            document.add_bytes(fields.terms, &identity);
+            document.add_bytes(fields.terms, UNLISTED);
+        } else {
+            let applications = record.applications.iter().map(|(name, _)| name.as_str());
+            for term in terms::of_context(environment, &record.kind, &record.key, &record.parsed(), applications) {
+                document.add_bytes(fields.terms, &term);
+            }
+        }
+        document.add_bytes(fields.order, &order_bytes(&record.kind, &record.key));
+        document.add_i64(fields.last_seen, record.last_seen);
+        document.add_bytes(fields.record, &record.to_bytes());
+        self.writer.add_document(document).map_err(Error::index("add a context"))?;
+        Ok(())
+    }
+
+    /// Removes contexts last seen before `cutoff` with the next commit. Returns whether there may be any.
+    pub fn expire(&self, cutoff: i64) -> Result<bool> {
+        let searcher = self.reader.searcher();
+        let mut any = false;
+        for segment in searcher.segment_readers() {
+            let column = segment.fast_fields().i64(LAST_SEEN).map_err(Error::index("read last-seen times"))?;
+            any |= segment.num_docs() > 0 && column.min_value() < cutoff;
+        }
+        if any {
+            let before = Bound::Excluded(Term::from_field_i64(self.reader.fields.last_seen, cutoff));
+            let from = Bound::Included(Term::from_field_i64(self.reader.fields.last_seen, i64::MIN));
+            self.writer
+                .delete_query(Box::new(RangeQuery::new(from, before)))
+                .map_err(Error::index("expire contexts"))?;
+        }
+        Ok(any)
+    }
+
+    /// Makes everything put so far visible, together with `position`.
+    pub fn commit(&mut self, position: &Position) -> Result<()> {
+        assert_eq!(position.format, FORMAT);
+        let payload = serde_json::to_string(position).expect("numbers and texts are written without fail");
+        let mut prepared = self.writer.prepare_commit().map_err(Error::index("prepare a commit"))?;
+        prepared.set_payload(&payload);
+        prepared.commit().map_err(Error::index("commit"))?;
+        self.reader.reader.reload().map_err(Error::index("read back a commit"))
+    }
+
+    /// Whether the directory is still what this writer opened.
+    pub fn is_in_place(&self) -> bool {
+        self.path.join("meta.json").exists()
+    }
+}
+
+/// Bytes of all files of the shard at `path`.
+pub fn size_bytes(path: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(path) else { return 0 };
+    entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+}

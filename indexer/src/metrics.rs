@@ -1,0 +1,56 @@
+//! Metrics of the indexer.
+
+use prometheus::{Histogram, HistogramOpts, IntCounter};
+use runtime::Telemetry;
+
+/// Counters of all shards together. Gauges of lag and size come from `Indexer::status`.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub sightings: IntCounter,
+    pub unchanged_sightings: IntCounter,
+    pub written_contexts: IntCounter,
+    pub commits: IntCounter,
+    pub commit_seconds: Histogram,
+    pub corrupt_records: IntCounter,
+    pub unreadable_contexts: IntCounter,
+    pub rebuilds: IntCounter,
+    pub search_seconds: Histogram,
+    pub lookup_seconds: Histogram,
+}
+
+impl Metrics {
+    pub fn new(telemetry: &Telemetry) -> Self {
+        let counter = |name: &str, help: &str| telemetry.register(IntCounter::new(name, help).expect("constant name"));
+        let seconds = |name: &str, help: &str| {
+            let options =
+                HistogramOpts::new(name, help).buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]);
+            telemetry.register(Histogram::with_opts(options).expect("constant name"))
+        };
+        Self {
+            sightings: counter("tidegate_index_sightings_total", "Sightings read from the log."),
+            unchanged_sightings: counter(
+                "tidegate_index_unchanged_sightings_total",
+                "Sightings that a hash look-up settled.",
+            ),
+            written_contexts: counter("tidegate_index_written_contexts_total", "Contexts written to the index."),
+            commits: counter("tidegate_index_commits_total", "Commits of shards."),
+            commit_seconds: seconds("tidegate_index_commit_seconds", "Time of one commit of a shard."),
+            corrupt_records: counter(
+                "tidegate_index_corrupt_records_total",
+                "Log records that could not be read and were passed over.",
+            ),
+            unreadable_contexts: counter(
+                "tidegate_index_unreadable_contexts_total",
+                "Sightings whose attributes could not be read.",
+            ),
+            rebuilds: counter("tidegate_index_rebuilds_total", "Shards begun anew from the log."),
+                "Contexts removed after the retention period.",
+            ),
+            search_seconds: seconds("tidegate_search_seconds", "Time of one context search."),
+            lookup_seconds: seconds(
+                "tidegate_attribute_lookup_seconds",
+                "Time of one look-up of attribute names or values.",
+            ),
+        }
+    }
+}

@@ -1,0 +1,253 @@
+//! The first matches after a place, of one shard: Tantivy collector, and what a place is.
+//!
+//! Contexts are ordered by a time key and then by kind and key, bytewise; the default order has the same time key for all.
+//! A [`Place`] names the last record of a page by what it is ordered by, never by a count, so that arrivals neither
+//! repeat nor hide others.
+
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use tantivy::collector::{Collector, SegmentCollector};
+use tantivy::columnar::{BytesColumn, Column};
+use tantivy::schema::{Field, Value as _};
+use tantivy::store::StoreReader;
+use tantivy::{DocAddress, DocId, Score, SegmentReader, TantivyDocument};
+
+use crate::index::{LAST_SEEN, ORDER};
+use crate::record::ContextRecord;
+
+/// The orders that a client may ask for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Sort {
+    /// Kind, then key.
+    #[default]
+    KindKey,
+    /// `ts`: oldest last seen first.
+    OldestFirst,
+    /// `-ts`.
+    NewestFirst,
+}
+
+impl Sort {
+    pub fn from_name(name: &str) -> Option<Self> {
+        match name {
+            "ts" => Some(Self::OldestFirst),
+            "-ts" => Some(Self::NewestFirst),
+            _ => None,
+        }
+    }
+
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::KindKey => None,
+            Self::OldestFirst => Some("ts"),
+            Self::NewestFirst => Some("-ts"),
+        }
+    }
+
+    /// A number that ascends in this order.
+    pub fn time_key(self, last_seen: i64) -> i64 {
+        match self {
+            Self::KindKey => 0,
+            Self::OldestFirst => last_seen,
+            Self::NewestFirst => !last_seen,
+        }
+    }
+}
+
+/// A place in an order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    pub time_key: i64,
+    pub order: Vec<u8>,
+}
+
+/// A match.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hit {
+    pub place: Place,
+    pub address: DocAddress,
+}
+
+/// The matches of one shard.
+#[derive(Debug, Default)]
+pub struct ShardHits {
+    /// In order, at most as many as asked for.
+    pub hits: Vec<Hit>,
+    /// All matches, before and after the place too.
+    pub total: u64,
+    /// Documents that had to be tested one by one were more than allowed.
+    pub is_too_broad: bool,
+}
+
+/// Tests a stored state and names the last-seen time to order it by, or None if it does not match.
+pub type Examine = Arc<dyn Fn(&ContextRecord) -> Option<i64> + Send + Sync>;
+
+/// Documents of one search that are tested one by one at most; each costs a read of the document store.
+pub const EXAMINED_MAX: u64 = 200_000;
+
+/// Collects a page.
+pub struct PageCollector {
+    pub sort: Sort,
+    pub after: Option<Place>,
+    pub count: usize,
+    /// Contexts last seen before do not count, microseconds.
+    pub cutoff: i64,
+    /// Set where the query alone does not decide.
+    pub examine: Option<Examine>,
+    pub record_field: Field,
+}
+
+/// Order within a segment, where ordinals stand for the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct SegmentHit {
+    time_key: i64,
+    ordinal: u64,
+    document: DocId,
+}
+
+pub struct SegmentPage {
+    segment: u32,
+    sort: Sort,
+    last_seen: Column<i64>,
+    order: Option<BytesColumn>,
+    /// Hits before are on earlier pages.
+    after: Option<(i64, u64)>,
+    count: usize,
+    cutoff: i64,
+    examine: Option<(Examine, StoreReader, Field)>,
+    examined: u64,
+    /// The worst of the best is on top.
+    best: BinaryHeap<SegmentHit>,
+    total: u64,
+    failure: Option<tantivy::TantivyError>,
+}
+
+impl Collector for PageCollector {
+    type Fruit = ShardHits;
+    type Child = SegmentPage;
+
+    fn for_segment(&self, segment: u32, reader: &SegmentReader) -> tantivy::Result<SegmentPage> {
+        let order = reader.fast_fields().bytes(ORDER)?;
+        let after = match (&self.after, &order) {
+            (Some(place), Some(order)) => {
+                let (first, _) =
+                    order.dictionary().term_bounds_to_ord(Bound::Excluded(place.order.as_slice()), Bound::Unbounded)?;
+                let first = match first {
+                    Bound::Included(ordinal) => ordinal,
+                    Bound::Excluded(ordinal) => ordinal + 1,
+                    Bound::Unbounded => 0,
+                };
+                Some((place.time_key, first))
+            }
+            _ => None,
+        };
+        let examine = match &self.examine {
+            Some(examine) => Some((Arc::clone(examine), reader.get_store_reader(16)?, self.record_field)),
+            None => None,
+        };
+        Ok(SegmentPage {
+            segment,
+            sort: self.sort,
+            last_seen: reader.fast_fields().i64(LAST_SEEN)?,
+            order,
+            after,
+            count: self.count,
+            cutoff: self.cutoff,
+            examine,
+            examined: 0,
+            best: BinaryHeap::with_capacity(self.count + 1),
+            total: 0,
+            failure: None,
+        })
+    }
+
+    fn requires_scoring(&self) -> bool {
+        false
+    }
+
+    fn merge_fruits(&self, segments: Vec<tantivy::Result<ShardHits>>) -> tantivy::Result<ShardHits> {
+        let mut merged = ShardHits::default();
+        for segment in segments {
+            let segment = segment?;
+            merged.hits.extend(segment.hits);
+            merged.total += segment.total;
+            merged.is_too_broad |= segment.is_too_broad;
+        }
+        merged.hits.sort_unstable_by(|left, right| left.place.cmp(&right.place));
+        merged.hits.truncate(self.count);
+        Ok(merged)
+    }
+}
+
+impl SegmentPage {
+    fn examined_last_seen(&mut self, document: DocId) -> Option<i64> {
+        let (examine, store, field) = self.examine.as_ref()?;
+        self.examined += 1;
+        if self.examined > EXAMINED_MAX {
+            return None;
+        }
+        match store.get::<TantivyDocument>(document) {
+            Ok(stored) => {
+                let bytes = stored.get_first(*field).and_then(|value| value.as_bytes());
+                let record = ContextRecord::from_bytes(bytes.unwrap_or_default()).ok()?;
+                examine(&record)
+            }
+            Err(error) => {
+                self.failure = Some(error);
+                None
+            }
+        }
+    }
+}
+
+impl SegmentCollector for SegmentPage {
+    type Fruit = tantivy::Result<ShardHits>;
+
+    fn collect(&mut self, document: DocId, _: Score) {
+        let Some(mut last_seen) = self.last_seen.first(document) else { return };
+        if last_seen < self.cutoff {
+            return;
+        }
+        if self.examine.is_some() {
+            match self.examined_last_seen(document) {
+                Some(of_version) => last_seen = of_version,
+                None => return,
+            }
+        }
+        self.total += 1;
+        let ordinal = self.order.as_ref().and_then(|order| order.ords().first(document)).unwrap_or_default();
+        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), ordinal, document };
+        if self.after.is_some_and(|(time_key, first)| match hit.time_key.cmp(&time_key) {
+            Ordering::Less => true,
+            Ordering::Equal => ordinal < first,
+            Ordering::Greater => false,
+        }) {
+            return;
+        }
+        if self.best.len() < self.count {
+            self.best.push(hit);
+        } else if self.best.peek().is_some_and(|worst| hit < *worst) {
+            self.best.pop();
+            self.best.push(hit);
+        }
+    }
+
+    fn harvest(self) -> tantivy::Result<ShardHits> {
+        if let Some(error) = self.failure {
+            return Err(error);
+        }
+        let mut hits = Vec::with_capacity(self.best.len());
+        for hit in self.best {
+            let mut order = Vec::new();
+            if let Some(column) = &self.order {
+                column.ord_to_bytes(hit.ordinal, &mut order)?;
+            }
+            let place = Place { time_key: hit.time_key, order };
+            hits.push(Hit { place, address: DocAddress::new(self.segment, hit.document) });
+        }
+        Ok(ShardHits { hits, total: self.total, is_too_broad: self.examined > EXAMINED_MAX })
+    }
+}

@@ -1,0 +1,56 @@
+//! The newest state of one context, as the index stores it.
+//!
+//! Stored as JSON in the document: `kind`, `key`, the context's own JSON kept as text so that an answer can pass it on
+//! without parsing, and the times by which states are ordered.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+use crate::{Error, Result};
+
+/// Applications remembered per context; beyond, the one seen longest ago is forgotten.
+pub const APPLICATIONS_MAX: usize = 16;
+
+/// The newest state of a context.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContextRecord {
+    pub kind: String,
+    pub key: String,
+    /// `kind`, `key`, attributes and `_meta.redactedAttributes` as JSON.
+    pub context: Box<RawValue>,
+    /// Anonymous contexts are kept, so that a later sighting of the key alone does not list them, but never found.
+    pub anonymous: bool,
+    /// Newest time seen, microseconds.
+    pub last_seen: i64,
+    /// When the sighting that gave the attributes was made, microseconds; the smallest number if only keys were seen.
+    pub attributes_at: i64,
+    /// Hash of the attributes as that sighting brought them.
+    pub content: u64,
+    /// When each application saw it last. The empty text stands for senders that did not say what they are.
+    pub applications: Vec<(String, i64)>,
+}
+
+impl ContextRecord {
+    /// The context as a JSON object.
+    pub fn parsed(&self) -> Map<String, Value> {
+        serde_json::from_str(self.context.get()).unwrap_or_default()
+    }
+
+    pub fn to_bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).expect("texts, numbers and JSON are written without fail")
+    }
+
+    /// # Errors
+    /// `Damaged` if these are not bytes of [`Self::to_bytes`].
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        serde_json::from_slice(bytes)
+            .map_err(|error| Error::Damaged { what: format!("stored context does not read: {error}") })
+    }
+
+    /// Memory held, about.
+    pub fn bytes(&self) -> usize {
+        let applications: usize = self.applications.iter().map(|(name, _)| name.len() + 32).sum();
+        256 + self.kind.len() + 2 * self.key.len() + self.context.get().len() + applications
+    }
+}

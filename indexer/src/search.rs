@@ -1,0 +1,261 @@
+//! Searches and look-ups over all shards of this process.
+//!
+//! In: a checked filter and a place. Out: the records of one page. Each shard answers for itself with its first matches
+//! after the place, in order, and its total; merging needs nothing else, so a peer's answer can be merged the same way.
+
+use std::sync::Arc;
+
+use events::Environment;
+use runtime::UnixMicros;
+use serde_json::value::RawValue;
+
+use crate::attribute::AttributePath;
+use crate::filter::evaluate::{Candidate, matches};
+use crate::filter::{Field, Filter, Scope};
+use crate::index::order_bytes;
+use crate::lookup::{self, Names, Values};
+use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort};
+use crate::query::compile;
+use crate::record::ContextRecord;
+use crate::shard::Shard;
+use crate::terms::EnvironmentPrefix;
+use crate::{Error, Indexer, Result};
+
+/// One search.
+#[derive(Clone, Debug)]
+pub struct SearchRequest {
+    pub environment: Environment,
+    pub filter: Filter,
+    pub sort: Sort,
+    /// Records wanted.
+    pub limit: usize,
+    /// The last record of the page before.
+    pub after: Option<Place>,
+}
+
+/// One page.
+#[derive(Debug)]
+pub struct SearchPage {
+    pub contexts: Vec<FoundContext>,
+    /// All matches on all pages.
+    pub total: u64,
+    /// Place of the last record, if there are more.
+    pub next: Option<Place>,
+}
+
+/// A context, or one version of it, that was found.
+#[derive(Clone, Debug)]
+pub struct FoundContext {
+    pub kind: String,
+    pub key: String,
+    pub context: Box<RawValue>,
+    pub last_seen: UnixMicros,
+    /// Set if the filter names applications, and the sender said what it is.
+    pub application: Option<String>,
+}
+
+impl Indexer {
+    /// One page of the contexts that match. Blocks on files: call it where that is allowed.
+    ///
+    /// # Errors
+    /// `NotOpen` while a shard is being begun anew; `TooBroad`; `Index` and `Damaged`.
+    pub fn search(&self, request: &SearchRequest) -> Result<SearchPage> {
+        let _timer = self.metrics.search_seconds.start_timer();
+        let environment = EnvironmentPrefix::new(&request.environment);
+        let kinds: Arc<[String]> = self.stored_kinds(environment, &request.filter)?.into();
+        let mut found = Vec::new();
+        let mut total = 0;
+        for shard in &self.shards {
+            let (contexts, matched) = self.search_shard(shard, request, environment, &kinds)?;
+            found.extend(contexts);
+            total += matched;
+        }
+        found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let has_more = found.len() > request.limit;
+        found.truncate(request.limit);
+        let next = if has_more { found.last().map(|(place, _)| place.clone()) } else { None };
+        Ok(SearchPage { contexts: found.into_iter().map(|(_, context)| context).collect(), total, next })
+    }
+
+    /// The first matches of one shard, one more than the limit, and how many there are in all.
+    fn search_shard(
+        &self,
+        shard: &Shard,
+        request: &SearchRequest,
+        environment: EnvironmentPrefix,
+        kinds: &Arc<[String]>,
+    ) -> Result<(Vec<(Place, FoundContext)>, u64)> {
+        let reader = shard.reader()?;
+        let searcher = reader.searcher();
+        let cutoff = self.cutoff();
+        let compiled = compile(&request.filter, environment, kinds, reader.fields().terms);
+        let by_version = request.filter.names_application();
+        let needs_version_time = by_version && request.sort != Sort::KindKey;
+        let examine = (!compiled.is_exact || needs_version_time).then(|| examiner(&request.filter, kinds, cutoff));
+        let collector = PageCollector {
+            sort: request.sort,
+            after: request.after.clone(),
+            count: request.limit + 1,
+            cutoff,
+            examine,
+            record_field: reader.fields().record,
+        };
+        let hits = searcher.search(&compiled.query, &collector).map_err(Error::index("search"))?;
+        if hits.is_too_broad {
+            return Err(Error::TooBroad { max: EXAMINED_MAX });
+        }
+        let mut found = Vec::with_capacity(hits.hits.len());
+        for hit in hits.hits {
+            let record = reader.record(&searcher, hit.address)?;
+            let (application, last_seen) = if by_version {
+                // Without a matching version left, as one may just have expired, the context stands for itself.
+                newest_matching_version(&request.filter, kinds, &record, cutoff)
+                    .unwrap_or_else(|| (String::new(), record.last_seen))
+            } else {
+                (String::new(), record.last_seen)
+            };
+            let context = FoundContext {
+                kind: record.kind,
+                key: record.key,
+                context: record.context,
+                last_seen: UnixMicros(last_seen),
+                application: (!application.is_empty()).then_some(application),
+            };
+            found.push((hit.place, context));
+        }
+        Ok((found, hits.total))
+    }
+
+    /// Versions of one context, newest first: one per application that reported it. Empty if it is unknown.
+    pub fn versions(&self, environment: &Environment, kind: &str, key: &str) -> Result<Vec<FoundContext>> {
+        let identity = EnvironmentPrefix::new(environment).identity(kind, key);
+        let cutoff = self.cutoff();
+        for shard in &self.shards {
+            let Some(record) = shard.reader()?.find(&identity)? else { continue };
+            if record.anonymous || record.last_seen < cutoff {
+                return Ok(Vec::new());
+            }
+            let mut applications = record.applications.clone();
+            applications.retain(|(_, at)| *at >= cutoff);
+            applications.sort_unstable_by(|(left, left_at), (right, right_at)| {
+                right_at.cmp(left_at).then_with(|| left.cmp(right))
+            });
+            let version = |(application, last_seen): (String, i64)| FoundContext {
+                kind: record.kind.clone(),
+                key: record.key.clone(),
+                context: record.context.clone(),
+                last_seen: UnixMicros(last_seen),
+                application: (!application.is_empty()).then_some(application),
+            };
+            return Ok(applications.into_iter().map(version).collect());
+        }
+        Ok(Vec::new())
+    }
+
+    /// Attribute names of `kind` or of all kinds, whose name begins with all of `prefixes`.
+    pub fn attribute_names(&self, environment: &Environment, kind: Option<&str>, prefixes: &[String]) -> Result<Names> {
+        let _timer = self.metrics.lookup_seconds.start_timer();
+        let mut names = Names::new();
+        for shard in &self.shards {
+            let reader = shard.reader()?;
+            let environment = EnvironmentPrefix::new(environment);
+            lookup::names(&reader.searcher(), reader.fields().terms, environment, kind, prefixes, &mut names)
+                .map_err(Error::index("look up attribute names"))?;
+        }
+        Ok(names)
+    }
+
+    /// Values of an attribute in contexts of `kind` or of all kinds, whose text begins with all of `prefixes`.
+    pub fn attribute_values(
+        &self,
+        environment: &Environment,
+        kind: Option<&str>,
+        path: &AttributePath,
+        prefixes: &[String],
+    ) -> Result<Values> {
+        let _timer = self.metrics.lookup_seconds.start_timer();
+        let environment = EnvironmentPrefix::new(environment);
+        let kinds = match kind {
+            Some(kind) => vec![kind.to_owned()],
+            None => self.kinds(environment)?,
+        };
+        let mut values = Values::new();
+        for shard in &self.shards {
+            let reader = shard.reader()?;
+            lookup::values(&reader.searcher(), reader.fields().terms, environment, &kinds, path, prefixes, &mut values)
+                .map_err(Error::index("look up attribute values"))?;
+        }
+        Ok(values)
+    }
+
+    /// Kinds with listed contexts in the environment, sorted.
+    pub fn kinds_of(&self, environment: &Environment) -> Result<Vec<String>> {
+        self.kinds(EnvironmentPrefix::new(environment))
+    }
+
+    fn kinds(&self, environment: EnvironmentPrefix) -> Result<Vec<String>> {
+        let mut kinds = Vec::new();
+        for shard in &self.shards {
+            let reader = shard.reader()?;
+            lookup::kinds(&reader.searcher(), reader.fields().terms, environment, &mut kinds)
+                .map_err(Error::index("look up kinds"))?;
+        }
+        kinds.sort_unstable();
+        Ok(kinds)
+    }
+
+    /// The kinds, if the meaning of the filter depends on them.
+    fn stored_kinds(&self, environment: EnvironmentPrefix, filter: &Filter) -> Result<Vec<String>> {
+        let depends = filter.predicates().iter().any(|predicate| match &predicate.field {
+            Field::Key | Field::Name => true,
+            Field::Attribute(field) => Scope::depends_on_kinds(field),
+            _ => false,
+        });
+        if depends { self.kinds(environment) } else { Ok(Vec::new()) }
+    }
+
+    /// Contexts last seen before are past retention, microseconds.
+    fn cutoff(&self) -> i64 {
+        self.runtime.clock.now().saturating_sub(self.config.retention.get()).0
+    }
+}
+
+/// Tests records one by one with the plain evaluator.
+fn examiner(filter: &Filter, kinds: &Arc<[String]>, cutoff: i64) -> Examine {
+    let (filter, kinds) = (filter.clone(), Arc::clone(kinds));
+    if filter.names_application() {
+        return Arc::new(move |record| newest_matching_version(&filter, &kinds, record, cutoff).map(|(_, at)| at));
+    }
+    Arc::new(move |record| {
+        let context = record.parsed();
+        let candidate = Candidate { kind: &record.kind, key: &record.key, context: &context, application: None };
+        matches(&filter, &candidate, &|kind| kinds.iter().any(|stored| stored == kind)).then_some(record.last_seen)
+    })
+}
+
+/// Application and last-seen time of the newest version that matches.
+fn newest_matching_version(
+    filter: &Filter,
+    kinds: &[String],
+    record: &ContextRecord,
+    cutoff: i64,
+) -> Option<(String, i64)> {
+    let context = record.parsed();
+    let is_match = |application: &str| {
+        let application = (!application.is_empty()).then_some(application);
+        let candidate = Candidate { kind: &record.kind, key: &record.key, context: &context, application };
+        matches(filter, &candidate, &|kind| kinds.iter().any(|stored| stored == kind))
+    };
+    let matching = record.applications.iter().filter(|(name, at)| *at >= cutoff && is_match(name));
+    matching.max_by_key(|(_, at)| *at).cloned()
+}
+
+impl FoundContext {
+    /// Where this version stands among those of its context.
+    pub(crate) fn version_place(&self, sort: Sort) -> Place {
+        Place {
+            time_key: sort.time_key(self.last_seen.0),
+            order: order_bytes(self.application.as_deref().unwrap_or_default(), ""),
+        }
+    }
+}

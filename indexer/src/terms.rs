@@ -1,0 +1,381 @@
+//! The bytes under which a context is found: one posting-list term per fact.
+//!
+//! In: the newest state of a context. Out: terms of the one indexed field. Attribute paths are data, not schema: however
+//! many there are, the mapping has one field. Every term begins with its environment, so that no query can leave it, and
+//! names and values of attributes are ranges of the dictionary.
+//!
+//! | family | after environment and family byte | says |
+//! |---|---|---|
+//! | `A` | | the context is listed |
+//! | `K` | kind, key (unfinished last) | identity; also of contexts that are not listed |
+//! | `k` | kind | contexts of this kind exist |
+//! | `x` | kind, pointer, `l` / `o` / `r` / `R` | attribute exists: a leaf / anything else; is held back: absent / present |
+//! | `v` | kind, pointer, text in lower case, tag, text as it stood if different | scalar value, or element of an array |
+//! | `w` | kind, pointer, `W` or `E`, hash | array or object, whole or as an element |
+//! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time |
+//! | `a` | application | some version is of this application |
+//! | `q` | word | the key or some text attribute has this word |
+//!
+//! Texts end with `00 01`, or with `00 02`, 16 bytes of hash and `00 01` if they were cut; a zero byte within is `00 FF`.
+//! So a text's term begins with any shorter text's bytes, no text runs into what follows, and order is kept.
+//! The encoding is part of the index format: a change needs a new `index::FORMAT`.
+
+use events::Environment;
+use hashbrown::HashSet;
+use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_128;
+
+use crate::attribute::{redacted, walk};
+use crate::filter::evaluate::for_each_word;
+use crate::filter::{FilterTime, canonical, fold_case, number_text};
+
+/// Bytes of a kind, pointer or application that stand in a term as they are.
+pub const NAME_BYTES_MAX: usize = 512;
+/// Bytes of a key that stand in a term as they are.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes of a text value that stand in a term as they are.
+pub const VALUE_BYTES_MAX: usize = 256;
+/// Bytes of a word.
+pub const WORD_BYTES_MAX: usize = 64;
+/// Attribute names of one context that look-ups list.
+pub const LISTED_NAMES_MAX: usize = 100;
+/// Terms of one context. What lies beyond is stored and shown, but not found.
+pub const TERMS_MAX: usize = 20_000;
+
+/// Families, see the file head.
+pub mod family {
+    pub const LISTED: u8 = b'A';
+    pub const IDENTITY: u8 = b'K';
+    pub const KIND: u8 = b'k';
+    pub const EXISTS: u8 = b'x';
+    pub const VALUE: u8 = b'v';
+    pub const WHOLE: u8 = b'w';
+    pub const TIME: u8 = b'd';
+    pub const APPLICATION: u8 = b'a';
+    pub const WORD: u8 = b'q';
+}
+
+/// How an attribute exists.
+pub mod exists {
+    pub const LEAF: u8 = b'l';
+    pub const OTHER: u8 = b'o';
+    /// Listed as held back, and no value is known.
+    pub const REDACTED: u8 = b'r';
+    /// Listed as held back, but a value is known from another sighting.
+    pub const REDACTED_KNOWN: u8 = b'R';
+}
+
+/// The tag of a value term: its type, and whether it is the whole value or an element of an array.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tag(pub u8);
+
+impl Tag {
+    pub const TEXT: Self = Self(b's');
+    pub const LONG_TEXT: Self = Self(b'S');
+    pub const NUMBER: Self = Self(b'n');
+    pub const BOOL: Self = Self(b'b');
+    const ELEMENT: u8 = 0x80;
+
+    pub const fn as_element(self) -> Self {
+        Self(self.0 | Self::ELEMENT)
+    }
+
+    pub const fn is_element(self) -> bool {
+        self.0 & Self::ELEMENT != 0
+    }
+
+    pub const fn of_type(self) -> Self {
+        Self(self.0 & !Self::ELEMENT)
+    }
+}
+
+/// Environment part of every term.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct EnvironmentPrefix([u8; 12]);
+
+impl EnvironmentPrefix {
+    pub fn new(environment: &Environment) -> Self {
+        let id = environment.id();
+        let mut bytes = [0; 12];
+        for (byte, digits) in bytes.iter_mut().zip(id.as_bytes().chunks(2)) {
+            let digits = std::str::from_utf8(digits).unwrap_or_default();
+            *byte = u8::from_str_radix(digits, 16).expect("environment ids are 24 hexadecimal digits");
+        }
+        Self(bytes)
+    }
+
+    /// The start of all terms of a family.
+    pub fn family(&self, family: u8) -> TermBytes {
+        let mut bytes = Vec::with_capacity(64);
+        bytes.extend_from_slice(&self.0);
+        bytes.push(family);
+        TermBytes(bytes)
+    }
+
+    pub fn listed(&self) -> Vec<u8> {
+        self.family(family::LISTED).0
+    }
+
+    pub fn kind(&self, kind: &str) -> Vec<u8> {
+        self.family(family::KIND).text(kind, NAME_BYTES_MAX).0
+    }
+
+    pub fn application(&self, application: &str) -> Vec<u8> {
+        self.family(family::APPLICATION).text(application, NAME_BYTES_MAX).0
+    }
+
+    /// The term that identifies a context: upserts delete by it.
+    pub fn identity(&self, kind: &str, key: &str) -> Vec<u8> {
+        self.family(family::IDENTITY).text(kind, NAME_BYTES_MAX).text(key, KEY_BYTES_MAX).0
+    }
+
+    /// Start of the identities of `kind` whose key begins with `prefix`, and whether it had to be cut.
+    pub fn identity_prefix(&self, kind: &str, prefix: &str) -> (Vec<u8>, bool) {
+        let cut = cut_at(prefix, KEY_BYTES_MAX);
+        (self.family(family::IDENTITY).text(kind, NAME_BYTES_MAX).open_text(cut).0, cut.len() < prefix.len())
+    }
+
+    pub fn attribute(&self, family: u8, kind: &str, pointer: &str) -> TermBytes {
+        self.family(family).text(kind, NAME_BYTES_MAX).text(pointer, NAME_BYTES_MAX)
+    }
+
+    pub fn exists(&self, kind: &str, pointer: &str, how: u8) -> Vec<u8> {
+        let mut term = self.attribute(family::EXISTS, kind, pointer).0;
+        term.push(how);
+        term
+    }
+
+    /// Terms of one value: whole, or as an element of an array. Null has none.
+    pub fn value(&self, kind: &str, pointer: &str, value: &Value, is_element: bool) -> Option<Vec<u8>> {
+        let tagged = |tag: Tag| if is_element { tag.as_element() } else { tag };
+        let scalar = |tag: Tag, text: &str| {
+            let mut term = self.attribute(family::VALUE, kind, pointer).text(text, VALUE_BYTES_MAX).0;
+            term.push(tagged(tag).0);
+            term
+        };
+        match value {
+            Value::Null => None,
+            Value::Bool(value) => Some(scalar(Tag::BOOL, if *value { "true" } else { "false" })),
+            Value::Number(number) => Some(scalar(Tag::NUMBER, &number_text(number))),
+            Value::String(text) => {
+                let lower = fold_case(text);
+                let is_long = lower.len().max(text.len()) > VALUE_BYTES_MAX;
+                let mut term = scalar(if is_long { Tag::LONG_TEXT } else { Tag::TEXT }, &lower);
+                if is_long {
+                    term.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
+                } else if lower != *text {
+                    term.extend_from_slice(text.as_bytes());
+                }
+                Some(term)
+            }
+            Value::Array(_) | Value::Object(_) => {
+                let mut term = self.attribute(family::WHOLE, kind, pointer).0;
+                term.push(if is_element { b'E' } else { b'W' });
+                term.extend_from_slice(&xxh3_128(&canonical(value)).to_be_bytes());
+                Some(term)
+            }
+        }
+    }
+
+    /// Start of the value terms whose text begins with `prefix` in any letter case, and whether it had to be cut.
+    pub fn value_prefix(&self, kind: &str, pointer: &str, prefix: &str) -> (Vec<u8>, bool) {
+        let lower = fold_case(prefix);
+        let cut = cut_at(&lower, VALUE_BYTES_MAX);
+        (self.attribute(family::VALUE, kind, pointer).open_text(cut).0, cut.len() < lower.len())
+    }
+
+    pub fn time(&self, kind: &str, pointer: &str, time: FilterTime) -> Vec<u8> {
+        let mut term = self.attribute(family::TIME, kind, pointer).0;
+        term.extend_from_slice(&time.to_sortable());
+        term
+    }
+
+    pub fn word(&self, word: &str) -> Vec<u8> {
+        self.family(family::WORD).open_text(cut_at(word, WORD_BYTES_MAX)).0
+    }
+}
+
+/// A term under construction.
+#[derive(Clone, Debug)]
+pub struct TermBytes(pub Vec<u8>);
+
+impl TermBytes {
+    /// Appends a text with its end.
+    pub fn text(mut self, text: &str, bytes_max: usize) -> Self {
+        let cut = cut_at(text, bytes_max);
+        self = self.open_text(cut);
+        if cut.len() < text.len() {
+            self.0.extend_from_slice(&[0, 2]);
+            self.0.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
+        }
+        self.0.extend_from_slice(&[0, 1]);
+        self
+    }
+
+    /// Appends a text without its end: the start of all texts that begin with it.
+    pub fn open_text(mut self, text: &str) -> Self {
+        for byte in text.bytes() {
+            self.0.push(byte);
+            if byte == 0 {
+                self.0.push(0xFF);
+            }
+        }
+        self
+    }
+}
+
+/// The longest start of `text` within `bytes_max` bytes.
+fn cut_at(text: &str, bytes_max: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes_max.min(text.len()))]
+}
+
+/// Reads a text off the front of a term. None in the text's place: it was cut.
+pub fn read_text(bytes: &[u8]) -> Option<(Option<String>, &[u8])> {
+    let mut text = Vec::new();
+    let mut at = 0;
+    loop {
+        match (bytes.get(at)?, bytes.get(at + 1)) {
+            (0, Some(0xFF)) => {
+                text.push(0);
+                at += 2;
+            }
+            (0, Some(1)) => return Some((String::from_utf8(text).ok(), &bytes[at + 2..])),
+            (0, Some(2)) => return Some((None, bytes.get(at + 2 + 16 + 2..)?)),
+            (0, _) => return None,
+            (byte, _) => {
+                text.push(*byte);
+                at += 1;
+            }
+        }
+    }
+}
+
+/// Reads tag and value off a value term, from behind its pointer. None in the value's place: the text is too long to
+/// stand in a term.
+pub fn read_value(bytes: &[u8]) -> Option<(Tag, Option<Value>)> {
+    let (lower, rest) = read_text(bytes)?;
+    let (tag, original) = rest.split_first()?;
+    let tag = Tag(*tag);
+    let value = match tag.of_type() {
+        Tag::BOOL => Some(Value::Bool(lower? == "true")),
+        Tag::NUMBER => Some(Value::Number(serde_json::from_str(&lower?).ok()?)),
+        Tag::TEXT if original.is_empty() => Some(Value::String(lower?)),
+        Tag::TEXT => Some(Value::String(String::from_utf8(original.to_vec()).ok()?)),
+        _ => None,
+    };
+    Some((tag, value))
+}
+
+/// All terms of a listed context.
+///
+/// `context`: `kind`, `key`, attributes and `_meta`.
+pub fn of_context<'a>(
+    environment: &EnvironmentPrefix,
+    kind: &str,
+    key: &str,
+    context: &Map<String, Value>,
+    applications: impl Iterator<Item = &'a str>,
+) -> Vec<Vec<u8>> {
+    let mut terms = HashSet::new();
+    let mut add = |term: Vec<u8>| {
+        if terms.len() < TERMS_MAX {
+            terms.insert(term);
+        }
+    };
+    add(environment.identity(kind, key));
+    add(environment.listed());
+    add(environment.kind(kind));
+    applications.for_each(|application| add(environment.application(application)));
+    let mut listed_names = 0;
+    walk(context, &mut |pointer, value| {
+        let is_leaf = !value.is_object() && pointer != "/kind";
+        listed_names += usize::from(is_leaf);
+        let how = if is_leaf && listed_names <= LISTED_NAMES_MAX { exists::LEAF } else { exists::OTHER };
+        add(environment.exists(kind, pointer, how));
+        environment.value(kind, pointer, value, false).into_iter().for_each(&mut add);
+        let elements = match value {
+            Value::Array(elements) => elements.as_slice(),
+            single => std::slice::from_ref(single),
+        };
+        for element in elements {
+            if value.is_array() {
+                environment.value(kind, pointer, element, true).into_iter().for_each(&mut add);
+            }
+            if let Some(time) = FilterTime::read(element) {
+                add(environment.time(kind, pointer, time));
+            }
+        }
+    });
+    for path in redacted(context) {
+        let how = if path.get(context).is_some() { exists::REDACTED_KNOWN } else { exists::REDACTED };
+        add(environment.exists(kind, &path.pointer(), how));
+    }
+    for_each_word(key, context, &mut |word| add(environment.word(&word)));
+    terms.into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn prefix() -> EnvironmentPrefix {
+        EnvironmentPrefix::new(&Environment::new("default", "dev"))
+    }
+
+    #[test]
+    fn values_read_back_with_their_types() {
+        for value in [json!(true), json!(44), json!("44"), json!("Recife"), json!("São\u{0}X"), json!(-1.5), json!("")]
+        {
+            for is_element in [false, true] {
+                let term = prefix().value("user", "/a", &value, is_element).unwrap();
+                let start = prefix().attribute(family::VALUE, "user", "/a").0;
+                let (tag, read) = read_value(term.strip_prefix(start.as_slice()).unwrap()).unwrap();
+                assert_eq!(read.as_ref(), Some(&value));
+                assert_eq!(tag.is_element(), is_element);
+            }
+        }
+    }
+
+    #[test]
+    fn long_values_differ_by_their_end() {
+        let long =
+            |end: &str| prefix().value("user", "/a", &json!(format!("{}{end}", "x".repeat(5000))), false).unwrap();
+        assert_ne!(long("a"), long("b"));
+        assert_eq!(long("a"), long("a"));
+        assert!(long("a").len() < 400);
+        assert_eq!(read_value(&long("a")[prefix().attribute(family::VALUE, "user", "/a").0.len()..]).unwrap().1, None);
+    }
+
+    #[test]
+    fn whole_and_element_differ() {
+        let term = |value: &Value, is_element| prefix().value("user", "/a", value, is_element).unwrap();
+        assert_ne!(term(&json!("a"), false), term(&json!("a"), true));
+        assert_ne!(term(&json!([1]), false), term(&json!([1]), true));
+        assert_eq!(term(&json!([1, 2.0]), false), term(&json!([1.0, 2]), false));
+    }
+
+    #[test]
+    fn many_attributes_are_bounded() {
+        let context: Map<String, Value> = (0..50_000).map(|n| (format!("a{n}"), json!(n))).collect();
+        let terms = of_context(&prefix(), "user", "k", &context, std::iter::empty());
+        assert_eq!(terms.len(), TERMS_MAX);
+    }
+
+    proptest! {
+        #[test]
+        fn text_order_prefix_and_border_kept(left in "[a\u{0}\u{1}é]{0,6}", right in "[a\u{0}\u{1}é]{0,6}") {
+            let open = |text: &str| TermBytes(Vec::new()).open_text(text).0;
+            let closed = |text: &str| TermBytes(Vec::new()).text(text, 100).0;
+            prop_assert_eq!(closed(&left) == closed(&right), left == right);
+            prop_assert_eq!(closed(&left).starts_with(&open(&right)), left.starts_with(&right));
+            let mut followed = closed(&left);
+            followed.extend_from_slice(b"rest");
+            let (text, rest) = read_text(&followed).unwrap();
+            prop_assert_eq!(text.as_deref(), Some(left.as_str()));
+            prop_assert_eq!(rest, b"rest");
+        }
+    }
+}

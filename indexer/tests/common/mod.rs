@@ -1,0 +1,255 @@
+//! A log in memory, an index on it and the API in front, for the tests of this crate.
+
+#![allow(dead_code)]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::{BooleanBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use eventlog::memory::MemoryLog;
+use eventlog::{AppendRecord, LogWriter as _, frame};
+use events::environment::{EnvironmentConfig, Environments};
+use events::{Environment, LogBatch, SightingsBatch, Topic, TopicPartition, context::context_hash, schema};
+use http::{Request, StatusCode};
+use indexer::api::{ApiAccess, ApiToken, Generation, Role, router};
+use indexer::{Config, Indexer};
+use runtime::{Clock, DurationText, Runtime, Shutdown, UnixMicros};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tower::ServiceExt as _;
+
+pub const PARTITIONS: u32 = 2;
+pub const WRITER: &str = "api-writer";
+pub const READER: &str = "api-reader";
+
+/// One sighting, with defaults.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub environment: Environment,
+    pub kind: String,
+    pub key: String,
+    pub anonymous: bool,
+    pub context: Option<Value>,
+    /// Microseconds.
+    pub seen_at: i64,
+    pub application: Option<String>,
+}
+
+pub fn environment() -> Environment {
+    Environment::new("shop", "prod")
+}
+
+/// Microseconds of now, less some seconds.
+pub fn ago(seconds: i64) -> i64 {
+    Clock::system().now().0 - seconds * 1_000_000
+}
+
+impl Seen {
+    /// A context as its JSON says, in the default environment.
+    pub fn context(context: &Value, seen_at: i64) -> Self {
+        Self {
+            environment: environment(),
+            kind: context["kind"].as_str().unwrap().into(),
+            key: context["key"].as_str().unwrap().into(),
+            anonymous: context["anonymous"].as_bool().unwrap_or(false),
+            context: Some(context.clone()),
+            seen_at,
+            application: Some("GoSDK/1.2".into()),
+        }
+    }
+
+    pub fn by(self, application: &str) -> Self {
+        Self { application: Some(application.into()), ..self }
+    }
+
+    pub fn in_environment(self, environment: Environment) -> Self {
+        Self { environment, ..self }
+    }
+
+    pub fn key_only(self) -> Self {
+        Self { context: None, ..self }
+    }
+}
+
+/// Index and API on a log that outlives both.
+pub struct Flow {
+    pub log: MemoryLog,
+    pub indexer: Arc<Indexer>,
+    pub api: Router,
+    shutdown: Shutdown,
+    running: JoinHandle<()>,
+}
+
+pub fn new_log() -> MemoryLog {
+    MemoryLog::new(Clock::system(), [1, PARTITIONS, 1], "test")
+}
+
+pub fn config() -> Config {
+    Config { commit_interval: DurationText::millis(20), ..Config::default() }
+}
+
+impl Flow {
+    pub fn start(dir: &Path, log: MemoryLog) -> Self {
+        Self::start_with(dir, log, config(), Generation::Union)
+    }
+
+    pub fn start_with(dir: &Path, log: MemoryLog, config: Config, generation: Generation) -> Self {
+        let indexer = Arc::new(Indexer::open(dir, config, Arc::new(log.clone()), &Runtime::system()).unwrap());
+        let configured = |project: &str, key: &str| EnvironmentConfig {
+            project: project.into(),
+            key: key.into(),
+            ..Default::default()
+        };
+        let token = |token: &str, role| ApiToken { token: token.into(), role };
+        let access = ApiAccess {
+            environments: Environments::new(&[configured("shop", "prod"), configured("shop", "test")]),
+            tokens: vec![token(WRITER, Role::Writer), token(READER, Role::Reader)],
+            generation,
+        };
+        let shutdown = Shutdown::new();
+        let running = tokio::spawn({
+            let (indexer, shutdown) = (Arc::clone(&indexer), shutdown.clone());
+            async move { indexer.run(shutdown).await }
+        });
+        Self { log, api: router(Arc::clone(&indexer), access), indexer, shutdown, running }
+    }
+
+    /// Stops indexing and closes the index.
+    pub async fn stop(self) {
+        self.shutdown.begin();
+        self.running.await.unwrap();
+    }
+
+    /// Appends sightings, in order, to the partitions they belong to.
+    pub async fn append(&self, seen: &[Seen]) {
+        for partition in 0..PARTITIONS {
+            let of_partition: Vec<_> = seen.iter().filter(|seen| partition_of(seen) == partition).cloned().collect();
+            if !of_partition.is_empty() {
+                let frame =
+                    frame::encode(&LogBatch::Sightings(SightingsBatch::new(rows(&of_partition)).unwrap())).unwrap();
+                let topic_partition = TopicPartition::new(Topic::Contexts, partition);
+                self.log.append(vec![AppendRecord { topic_partition, frame }]).await.unwrap();
+            }
+        }
+    }
+
+    /// Appends sightings and waits until they are searchable.
+    pub async fn see(&self, seen: &[Seen]) {
+        self.append(seen).await;
+        self.caught_up().await;
+    }
+
+    /// Waits until everything in the log is searchable.
+    pub async fn caught_up(&self) {
+        use eventlog::LogReader as _;
+        let mut ends = Vec::new();
+        for partition in 0..PARTITIONS {
+            ends.push(self.log.bounds(TopicPartition::new(Topic::Contexts, partition)).await.unwrap().end.0);
+        }
+        let is_caught_up =
+            || self.indexer.status().shards.iter().zip(&ends).all(|(shard, end)| shard.is_open && shard.next >= *end);
+        until(is_caught_up).await;
+    }
+
+    pub async fn call(&self, request: Request<Body>) -> (StatusCode, Value) {
+        let (status, _, body) = self.call_whole(request).await;
+        (status, body)
+    }
+
+    pub async fn call_whole(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Value) {
+        let response = self.api.clone().oneshot(request).await.unwrap();
+        let (parts, body) = response.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
+        (parts.status, parts.headers, body)
+    }
+
+    pub async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.call(get(path)).await
+    }
+
+    pub async fn post(&self, path: &str, body: &Value) -> (StatusCode, Value) {
+        self.call(post(path, body)).await
+    }
+
+    /// Keys found by a filter in the body, in the order of the answer.
+    pub async fn search(&self, filter: &str) -> Vec<String> {
+        let (status, body) = self.post(SEARCH, &json!({ "filter": filter, "limit": 50 })).await;
+        assert_eq!(status, StatusCode::OK, "{filter}: {body}");
+        assert_eq!(body["totalCount"].as_u64().unwrap() as usize, body["items"].as_array().unwrap().len(), "{filter}");
+        keys(&body)
+    }
+}
+
+pub const BASE: &str = "/api/v2/projects/shop/environments/prod";
+pub const SEARCH: &str = "/api/v2/projects/shop/environments/prod/contexts/search";
+
+pub fn get(path: &str) -> Request<Body> {
+    Request::get(path).header("authorization", READER).body(Body::empty()).unwrap()
+}
+
+pub fn post(path: &str, body: &Value) -> Request<Body> {
+    Request::post(path).header("authorization", READER).body(Body::from(body.to_string())).unwrap()
+}
+
+pub fn keys(body: &Value) -> Vec<String> {
+    let items = body["items"].as_array().unwrap();
+    items.iter().map(|item| item["context"]["key"].as_str().unwrap().to_owned()).collect()
+}
+
+/// Form encoding of a query value, as Go, TypeScript and older Python write it.
+pub fn form(text: &str) -> String {
+    percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string().replace("%20", "+")
+}
+
+/// Waits for a condition with a deadline.
+pub async fn until(condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "condition did not come true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn partition_of(seen: &Seen) -> u32 {
+    (context_hash(&seen.environment, &seen.kind, &seen.key) % u64::from(PARTITIONS)) as u32
+}
+
+fn rows(seen: &[Seen]) -> RecordBatch {
+    let mut texts: [StringBuilder; 7] = std::array::from_fn(|_| StringBuilder::new());
+    let mut anonymous = BooleanBuilder::new();
+    let time = || TimestampMicrosecondBuilder::new().with_data_type(schema::timestamp());
+    let (mut seen_at, mut received_at) = (time(), time());
+    for one in seen {
+        texts[0].append_value(&one.environment.project);
+        texts[1].append_value(&one.environment.key);
+        texts[2].append_value(&one.kind);
+        texts[3].append_value(&one.key);
+        anonymous.append_value(one.anonymous);
+        texts[4].append_option(one.context.as_ref().map(Value::to_string));
+        seen_at.append_value(one.seen_at);
+        received_at.append_value(one.seen_at.max(UnixMicros(0).0));
+        texts[5].append_option(one.application.as_deref());
+        texts[6].append_null();
+    }
+    let [mut project, mut key, mut kind, mut context_key, mut context, mut application, mut instance] = texts;
+    RecordBatch::try_new(
+        schema::sightings_v1(),
+        vec![
+            Arc::new(project.finish()),
+            Arc::new(key.finish()),
+            Arc::new(kind.finish()),
+            Arc::new(context_key.finish()),
+            Arc::new(anonymous.finish()),
+            Arc::new(context.finish()),
+            Arc::new(seen_at.finish()),
+            Arc::new(received_at.finish()),
+            Arc::new(application.finish()),
+            Arc::new(instance.finish()),
+        ],
+    )
+    .unwrap()
+}

@@ -1,0 +1,182 @@
+//! Random contexts and random filters: the index finds what the plain evaluator says.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::BTreeSet;
+
+use common::{Flow, Seen, ago, environment, new_log};
+use indexer::filter::evaluate::{Candidate, matches};
+use indexer::filter::{Filter, Subject};
+use indexer::{SearchRequest, Sort};
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+const KINDS: [&str; 4] = ["user", "org", "a.b", "a"];
+const NAMES: [&str; 8] = ["plan", "name", "n", "b.c", "x/y", "deep", "tags", "é"];
+
+fn scalar() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        prop::sample::select(vec![
+            "gold",
+            "Gold",
+            "go",
+            "44",
+            "",
+            "São Paulo",
+            "a\u{0}b",
+            "2026-01-15T00:00:00Z",
+            "1000"
+        ])
+        .prop_map(Value::from),
+        prop::sample::select(vec![
+            json!(44),
+            json!(44.0),
+            json!(-1),
+            json!(1000),
+            json!(0.5),
+            json!(true),
+            json!(false)
+        ]),
+    ]
+}
+
+fn value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        6 => scalar(),
+        2 => prop::collection::vec(prop_oneof![scalar(), Just(json!([1])), Just(json!({"k": 1})), Just(Value::Null)], 0..4).prop_map(Value::from),
+        1 => prop::collection::hash_map(prop::sample::select(vec!["city", "n"]), scalar(), 0..3)
+            .prop_map(|members| Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())),
+        1 => Just(Value::Null),
+    ]
+}
+
+fn context() -> impl Strategy<Value = Value> {
+    let attributes = prop::collection::vec((prop::sample::select(NAMES.to_vec()), value()), 0..6);
+    let key = prop::sample::select(vec!["u-1", "u-2", "U-1", "gold", "a:b%", "é/", "recife"]);
+    (prop::sample::select(KINDS.to_vec()), key, attributes).prop_map(|(kind, key, attributes)| {
+        let mut context = Map::new();
+        context.insert("kind".into(), kind.into());
+        context.insert("key".into(), key.into());
+        context.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+        Value::Object(context)
+    })
+}
+
+fn field() -> impl Strategy<Value = String> {
+    let attribute = prop::sample::select(vec![
+        "plan",
+        "name",
+        "n",
+        "b.c",
+        "c",
+        "x/y",
+        "/x~1y",
+        "/deep/city",
+        "deep",
+        "tags",
+        "é",
+        "key",
+        "kind",
+        "gone",
+    ]);
+    prop_oneof![
+        3 => (prop::sample::select(vec!["user", "org", "a", "a.b", "*", "none"]), attribute.clone())
+            .prop_map(|(kind, attribute)| format!("{kind}.{attribute}")),
+        1 => attribute.prop_map(str::to_owned),
+        1 => prop::sample::select(vec!["kind", "key", "kindKey", "id", "kinds", "kindKeys", "name", "q"]).prop_map(str::to_owned),
+    ]
+}
+
+fn predicate() -> impl Strategy<Value = String> {
+    let operator = prop::sample::select(vec![
+        "equals",
+        "notEquals",
+        "anyOf",
+        "contains",
+        "startsWith",
+        "exists",
+        "before",
+        "after",
+    ]);
+    let given = prop_oneof![
+        4 => scalar(),
+        1 => prop::collection::vec(scalar(), 0..3).prop_map(Value::from),
+        1 => Just(json!({"k": 1})),
+        1 => Just(json!([[1]])),
+        1 => Just(json!("user:u-1")),
+        1 => Just(json!("dXNlcjp1LTE")),
+        1 => Just(json!("recifr gold")),
+        1 => prop::sample::select(KINDS.to_vec()).prop_map(Value::from),
+    ];
+    (field(), operator, given).prop_map(|(field, operator, given)| format!("{} {operator} {given}", Value::from(field)))
+}
+
+fn filter() -> impl Strategy<Value = String> {
+    let leaf = predicate().prop_filter("of right types", |text| Filter::parse(text, Subject::Contexts).is_ok());
+    leaf.prop_recursive(3, 12, 3, |inner| {
+        (prop::collection::vec(inner, 1..4), prop::sample::select(vec![",", "|"]))
+            .prop_map(|(parts, by)| parts.iter().map(|part| format!("({part})")).collect::<Vec<_>>().join(by))
+    })
+}
+
+fn expected(contexts: &[Value], filter: &Filter, stored: &BTreeSet<String>) -> BTreeSet<(String, String)> {
+    let mut found = BTreeSet::new();
+    for context in contexts {
+        let context = context.as_object().unwrap();
+        let (kind, key) = (context["kind"].as_str().unwrap(), context["key"].as_str().unwrap());
+        let candidate = Candidate { kind, key, context, application: None };
+        if matches(filter, &candidate, &|kind| stored.contains(kind)) {
+            found.insert((kind.to_owned(), key.to_owned()));
+        }
+    }
+    found
+}
+
+fn check(contexts: &[Value], filters: &[String]) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let dir = tempfile::tempdir().unwrap();
+        let flow = Flow::start(dir.path(), new_log());
+        // Several commits, so that later contexts of one key replace documents of older segments.
+        let seen: Vec<_> =
+            contexts.iter().enumerate().map(|(at, context)| Seen::context(context, ago(1000 - at as i64))).collect();
+        for part in seen.chunks(seen.len().div_ceil(3).max(1)) {
+            flow.see(part).await;
+        }
+        let mut newest: Vec<Value> = Vec::new();
+        for context in contexts {
+            newest.retain(|other| (&other["kind"], &other["key"]) != (&context["kind"], &context["key"]));
+            newest.push(context.clone());
+        }
+        let stored = newest.iter().map(|context| context["kind"].as_str().unwrap().to_owned()).collect();
+        for text in filters {
+            let filter = Filter::parse(text, Subject::Contexts).unwrap();
+            let request = SearchRequest {
+                environment: environment(),
+                filter: filter.clone(),
+                sort: Sort::KindKey,
+                limit: 1000,
+                after: None,
+            };
+            let page = flow.indexer.search(&request).unwrap();
+            let found: BTreeSet<_> = page.contexts.into_iter().map(|context| (context.kind, context.key)).collect();
+            assert_eq!(found, expected(&newest, &filter, &stored), "{text}\n{}", Value::from(newest.clone()));
+            assert_eq!(page.total as usize, found.len());
+        }
+        flow.stop().await;
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn index_finds_what_the_evaluator_says(
+        contexts in prop::collection::vec(context(), 1..25),
+        filters in prop::collection::vec(filter(), 60),
+    ) {
+        check(&contexts, &filters);
+    }
+}
