@@ -44,8 +44,6 @@ impl Metrics {
                 "Sightings whose attributes could not be read.",
             ),
             rebuilds: counter("tidegate_index_rebuilds_total", "Shards begun anew from the log."),
-                "Contexts removed after the retention period.",
-            ),
             search_seconds: seconds("tidegate_search_seconds", "Time of one context search."),
             lookup_seconds: seconds(
                 "tidegate_attribute_lookup_seconds",
