@@ -5,14 +5,14 @@
 import { contextVersions, evaluations } from "./api.js";
 import { copyButton, h, icon, replace, setText, timeAgo } from "./dom.js";
 import { formatField, formatValue } from "./filter.js";
-import { attributeLabel, leaves, parseTime, plural, UNKNOWN, valueText } from "./format.js";
+import { attributeLabel, count, leaves, parseTime, plural, UNKNOWN, valueText } from "./format.js";
 import { kindBadge, kindOf, privateBadge, redactedIn, valueNode } from "./results.js";
 import { formatRoute } from "./route.js";
 import { emptyState } from "./search.js";
 
 const EVALUATIONS_LISTED = 50;
 
-const KIND_WORDS = { summary: "summary", feature: "evaluation", debug: "debug", identify: "identify", index: "index", custom: "custom event", click: "click", pageview: "page view", migration_op: "migration" };
+const KIND_WORDS = { summary: "summary", feature: "evaluation", debug: "debug", identify: "identify", index: "index", custom: "custom event", click: "click", pageview: "page view", click_pageview: "page view", migration_op: "migration" };
 
 export class DetailView {
   constructor({ place, back }) {
@@ -145,7 +145,7 @@ function jsonPanel(context) {
 }
 
 function noEvaluations() {
-  return h("p", { class: "muted" }, "None in the table. Events get there within seconds to a minute of being sent; summaries do not name contexts, so only detailed events are listed here.");
+  return h("p", { class: "muted" }, "None in the table. Events get there within seconds to a minute of being sent; most summaries do not name contexts, so mainly detailed events are listed here.");
 }
 
 function evaluationTable(items) {
@@ -165,7 +165,7 @@ function evaluationRow(event) {
     "tr",
     {},
     cell("Time", parseTime(event.createdAt) === null ? UNKNOWN : timeAgo(event.createdAt)),
-    h("th", { scope: "row", class: "identity" }, h("span", { class: "badge" }, KIND_WORDS[event.kind] ?? event.kind), h("bdi", {}, event.flagKey ?? event.eventKey ?? "")),
+    h("th", { scope: "row", class: "identity" }, h("span", { class: "badge" }, KIND_WORDS[event.kind] ?? event.kind), h("bdi", {}, event.flagKey ?? event.eventKey ?? ""), event.count > 1 ? h("span", { class: "muted number" }, ` × ${count(event.count)}`) : null),
     cell("Value", given(event.value)),
     cell("Variation", given(event.variation), h("span", { class: "muted" }, version)),
     h("td", { "data-label": "Reason", title, class: text === UNKNOWN ? "absent" : null }, h("bdi", {}, text)),
