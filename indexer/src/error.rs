@@ -24,6 +24,8 @@ pub enum Error {
     Index { action: &'static str, source: TantivyError },
     #[error("the index is damaged: {what}")]
     Damaged { what: String },
+    #[error("{action} panicked")]
+    Panicked { action: &'static str },
     #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
     TooBroad { max: u64 },
     #[error(transparent)]
@@ -40,7 +42,7 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    /// `Corrupt` means: the index can be thrown away and rebuilt from the log.
+    /// `Corrupt` while opening means: the index can be thrown away and rebuilt from the log.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Filter(_) => ErrorKind::Reject,
@@ -48,6 +50,7 @@ impl Error {
             Self::TooBroad { .. } => ErrorKind::Overloaded,
             Self::Locked { .. } => ErrorKind::Fatal,
             Self::Damaged { .. } => ErrorKind::Corrupt,
+            Self::Panicked { .. } => ErrorKind::Fatal,
             Self::Io { source, .. } => io_kind(source),
             Self::Index { source, .. } => index_kind(source),
             Self::Log(error) => error.kind(),

@@ -21,6 +21,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use tantivy::directory::error::LockError;
+use tantivy::index::{SegmentComponent, SegmentMeta};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::RangeQuery;
 use tantivy::schema::{BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, Value as _};
@@ -343,6 +344,31 @@ impl ShardWriter {
         self.path.join("meta.json").exists()
     }
 }
+
+/// Whether some file of the index at `path` does not fit its checksum, or is gone. Reads all of them.
+pub fn has_damaged_files(index: &Index, path: &Path) -> bool {
+    match index.validate_checksum() {
+        Ok(damaged) => !damaged.is_empty(),
+        // A merge may have removed a file since the check began; only one that is still wanted counts.
+        Err(_) => index.load_metas().is_ok_and(|meta| {
+            let is_gone = |segment: &SegmentMeta, part| !path.join(segment.relative_path(part)).exists();
+            meta.segments.iter().any(|segment| {
+                SEGMENT_PARTS.iter().any(|part| is_gone(segment, part.clone()))
+                    || (segment.has_deletes() && is_gone(segment, SegmentComponent::Delete))
+            })
+        }),
+    }
+}
+
+/// The files that every segment of our schema has.
+const SEGMENT_PARTS: [SegmentComponent; 6] = [
+    SegmentComponent::Postings,
+    SegmentComponent::Positions,
+    SegmentComponent::Terms,
+    SegmentComponent::Store,
+    SegmentComponent::FastFields,
+    SegmentComponent::FieldNorms,
+];
 
 /// Bytes of all files of the shard at `path`.
 pub fn size_bytes(path: &Path) -> u64 {

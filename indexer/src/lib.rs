@@ -52,6 +52,9 @@ pub use lookup::{NameWeight, Names, Values};
 pub use page::{Place, Sort};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 
+/// Name under which the log's retention waits for this stage.
+pub const LOG_READER: &str = shard::READER;
+
 use metrics::Metrics;
 use shard::{Shard, ShardTask, Surroundings};
 

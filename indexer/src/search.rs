@@ -66,7 +66,8 @@ impl Indexer {
         let mut found = Vec::new();
         let mut total = 0;
         for shard in &self.shards {
-            let (contexts, matched) = self.search_shard(shard, request, environment, &kinds)?;
+            let (contexts, matched) =
+                shard.guarded("a search", || self.search_shard(shard, request, environment, &kinds))?;
             found.extend(contexts);
             total += matched;
         }
@@ -131,7 +132,7 @@ impl Indexer {
         let identity = EnvironmentPrefix::new(environment).identity(kind, key);
         let cutoff = self.cutoff();
         for shard in &self.shards {
-            let Some(record) = shard.reader()?.find(&identity)? else { continue };
+            let Some(record) = shard.guarded("a look-up", || shard.reader()?.find(&identity))? else { continue };
             if record.anonymous || record.last_seen < cutoff {
                 return Ok(Vec::new());
             }
@@ -157,10 +158,12 @@ impl Indexer {
         let _timer = self.metrics.lookup_seconds.start_timer();
         let mut names = Names::new();
         for shard in &self.shards {
-            let reader = shard.reader()?;
             let environment = EnvironmentPrefix::new(environment);
-            lookup::names(&reader.searcher(), reader.fields().terms, environment, kind, prefixes, &mut names)
-                .map_err(Error::index("look up attribute names"))?;
+            shard.guarded("a look-up of names", || {
+                let reader = shard.reader()?;
+                lookup::names(&reader.searcher(), reader.fields().terms, environment, kind, prefixes, &mut names)
+                    .map_err(Error::index("look up attribute names"))
+            })?;
         }
         Ok(names)
     }
@@ -181,9 +184,19 @@ impl Indexer {
         };
         let mut values = Values::new();
         for shard in &self.shards {
-            let reader = shard.reader()?;
-            lookup::values(&reader.searcher(), reader.fields().terms, environment, &kinds, path, prefixes, &mut values)
-                .map_err(Error::index("look up attribute values"))?;
+            shard.guarded("a look-up of values", || {
+                let reader = shard.reader()?;
+                lookup::values(
+                    &reader.searcher(),
+                    reader.fields().terms,
+                    environment,
+                    &kinds,
+                    path,
+                    prefixes,
+                    &mut values,
+                )
+                .map_err(Error::index("look up attribute values"))
+            })?;
         }
         Ok(values)
     }
@@ -196,9 +209,11 @@ impl Indexer {
     fn kinds(&self, environment: EnvironmentPrefix) -> Result<Vec<String>> {
         let mut kinds = Vec::new();
         for shard in &self.shards {
-            let reader = shard.reader()?;
-            lookup::kinds(&reader.searcher(), reader.fields().terms, environment, &mut kinds)
-                .map_err(Error::index("look up kinds"))?;
+            shard.guarded("a look-up of kinds", || {
+                let reader = shard.reader()?;
+                lookup::kinds(&reader.searcher(), reader.fields().terms, environment, &mut kinds)
+                    .map_err(Error::index("look up kinds"))
+            })?;
         }
         kinds.sort_unstable();
         Ok(kinds)

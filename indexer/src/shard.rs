@@ -6,6 +6,7 @@
 //! anew from the start of the log; nothing else in the process notices but searches, which lack its contexts meanwhile.
 //! Seam: a snapshot would be fetched in `open_shard` before an empty directory is filled from the log.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,7 +18,8 @@ use eventlog::{FetchedRecord, LogReader, frame};
 use events::{Environment, LogBatch, Offset, Topic, TopicPartition};
 use hashbrown::HashMap;
 use parking_lot::{Mutex, RwLock};
-use runtime::{ErrorKind, Runtime, Shutdown, UnixMicros};
+use runtime::{Runtime, Shutdown, UnixMicros};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::config::{Config, ShardBudget};
@@ -65,17 +67,42 @@ pub struct Shard {
     pub path: PathBuf,
     reader: RwLock<Option<ShardReader>>,
     pub progress: Mutex<Progress>,
+    /// Something failed that damage may explain: the files are to be checked.
+    is_suspect: AtomicBool,
+    /// Files do not fit their checksums.
+    is_damaged: AtomicBool,
+    /// Wakes the task for either.
+    wake: Notify,
 }
 
 impl Shard {
     pub fn new(partition: u32, path: PathBuf) -> Self {
-        Self { partition, path, reader: RwLock::new(None), progress: Mutex::default() }
+        Self {
+            partition,
+            path,
+            reader: RwLock::new(None),
+            progress: Mutex::default(),
+            is_suspect: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
     }
 
     /// # Errors
     /// `NotOpen` between losing an index and having begun a new one.
     pub fn reader(&self) -> Result<ShardReader> {
         self.reader.read().clone().ok_or(Error::NotOpen { partition: self.partition })
+    }
+
+    /// Runs a read of the index. Damage shows as an error or as a panic of Tantivy; so may a mistake of ours, which a
+    /// client could repeat at will: hence it only makes the task check the files, and these decide.
+    pub fn guarded<T>(&self, action: &'static str, read: impl FnOnce() -> Result<T>) -> Result<T> {
+        let result = catch_unwind(AssertUnwindSafe(read)).unwrap_or(Err(Error::Panicked { action }));
+        if let Err(Error::Panicked { .. } | Error::Damaged { .. } | Error::Index { .. }) = &result {
+            self.is_suspect.store(true, Ordering::Relaxed);
+            self.wake.notify_one();
+        }
+        result
     }
 }
 
@@ -104,8 +131,6 @@ struct OpenWriter {
     received_at: i64,
     /// What the last commit covers.
     committed: Option<Position>,
-    /// Set by the check of all files after the start.
-    is_damaged: Arc<AtomicBool>,
     pending: HashMap<Vec<u8>, Pending>,
     pending_bytes: usize,
     seen: SeenLately,
@@ -167,15 +192,17 @@ impl ShardTask {
         progress.next = next.unwrap_or(0);
         progress.received_at = known_time(received_at);
         *self.shard.reader.write() = Some(writer.reader().clone());
-        let is_damaged = Arc::new(AtomicBool::new(false));
-        check_files_beside(&writer, Arc::clone(&is_damaged));
+        self.shard.is_damaged.store(false, Ordering::Relaxed);
+        let is_suspect = self.shard.is_suspect.swap(false, Ordering::Relaxed);
+        if is_suspect || index::size_bytes(writer.path()) <= CHECKED_BYTES_MAX {
+            check_files_beside(&writer, Arc::clone(&self.shard));
+        }
         self.open = Some(OpenWriter {
             next,
             writer,
             topic_id,
             received_at,
             committed: None,
-            is_damaged,
             pending: HashMap::new(),
             pending_bytes: 0,
             seen: SeenLately::new(self.surroundings.budget.seen_entries),
@@ -220,6 +247,7 @@ impl ShardTask {
         let fetched = tokio::select! {
             fetched = fetch => fetched,
             () = shutdown.begun() => return Ok(()),
+            () = self.shard.wake.notified() => return self.check_suspicion(),
         };
         let fetched = match fetched {
             Ok(fetched) => fetched,
@@ -240,9 +268,6 @@ impl ShardTask {
             if is_idle && !open.writer.is_in_place() {
                 return Err(Error::Damaged { what: "its directory is gone".into() });
             }
-            if open.is_damaged.load(Ordering::Relaxed) {
-                return Err(Error::Damaged { what: "a checksum does not fit".into() });
-            }
             open.take(&fetched, surroundings)?;
             open.expire_if_due(surroundings)?;
             open.commit_if_due(surroundings)
@@ -250,6 +275,19 @@ impl ShardTask {
         .await?;
         let bounds = self.surroundings.log.bounds(self.topic_partition()).await?;
         self.shard.progress.lock().end = bounds.end.0;
+        Ok(())
+    }
+
+    /// Starts a check of the files, or reports what it found.
+    fn check_suspicion(&self) -> Result<()> {
+        if self.shard.is_damaged.load(Ordering::Relaxed) {
+            return Err(Error::Damaged { what: "a checksum does not fit".into() });
+        }
+        if let Some(open) = &self.open
+            && self.shard.is_suspect.swap(false, Ordering::Relaxed)
+        {
+            check_files_beside(&open.writer, Arc::clone(&self.shard));
+        }
         Ok(())
     }
 
@@ -265,9 +303,8 @@ impl ShardTask {
             (open, result)
         })
         .await;
-        // A panic of Tantivy takes the writer with it: its lock is free, and the index counts as damaged.
-        let (mut open, result) =
-            joined.map_err(|error| Error::Damaged { what: format!("working on it panicked: {error}") })?;
+        // A panic takes the writer with it, and so frees its lock.
+        let (mut open, result) = joined.map_err(|_| Error::Panicked { action: "indexing" })?;
         result?;
         self.publish(&mut open);
         self.open = Some(open);
@@ -292,13 +329,14 @@ impl ShardTask {
         }
     }
 
-    /// After a failure: throws a damaged index away, waits where waiting may help.
+    /// After a failure: throws a damaged index away, tries anything else again. Opening it again tells whether it can
+    /// still be opened, and checks its files.
     async fn recover(&mut self, error: Error, shutdown: &Shutdown) {
         let partition = self.shard.partition;
         // Frees the lock; what was folded and not committed is read again.
         self.open = None;
-        if error.kind() == ErrorKind::Corrupt {
-            tracing::warn!(partition, %error, "index is damaged, beginning anew from the log");
+        if matches!(error, Error::Damaged { .. }) {
+            tracing::warn!(partition, %error, "index begun anew from the log");
             *self.shard.reader.write() = None;
             self.note_rebuild();
             match index::discard(&self.shard.path).and_then(|()| self.open_shard()) {
@@ -307,6 +345,7 @@ impl ShardTask {
             }
         } else {
             tracing::error!(partition, %error, "indexing failed, trying again");
+            self.shard.is_suspect.store(true, Ordering::Relaxed);
         }
         tokio::select! {
             () = self.surroundings.runtime.clock.wait(RETRY_WAIT) => {}
@@ -319,16 +358,16 @@ fn known_time(micros: i64) -> Option<UnixMicros> {
     (micros > i64::MIN).then_some(UnixMicros(micros))
 }
 
-/// Damage within a file shows only when it is read. So all files are read once after opening, off the path.
-fn check_files_beside(writer: &ShardWriter, is_damaged: Arc<AtomicBool>) {
-    let (index, bytes) = (writer.index().clone(), index::size_bytes(writer.path()));
-    if bytes <= CHECKED_BYTES_MAX {
-        std::thread::spawn(move || {
-            if index.validate_checksum().is_ok_and(|damaged| !damaged.is_empty()) {
-                is_damaged.store(true, Ordering::Relaxed);
-            }
-        });
-    }
+/// Damage within a file shows only when it is read. So all files are read once after opening, and whenever something
+/// failed that damage may explain, beside the work.
+fn check_files_beside(writer: &ShardWriter, shard: Arc<Shard>) {
+    let (index, path) = (writer.index().clone(), writer.path().to_owned());
+    std::thread::spawn(move || {
+        if index::has_damaged_files(&index, &path) {
+            shard.is_damaged.store(true, Ordering::Relaxed);
+            shard.wake.notify_one();
+        }
+    });
 }
 
 impl OpenWriter {

@@ -80,6 +80,7 @@ impl Tag {
         Self(self.0 | Self::ELEMENT)
     }
 
+    #[cfg(test)]
     pub const fn is_element(self) -> bool {
         self.0 & Self::ELEMENT != 0
     }

@@ -100,7 +100,7 @@ impl Field {
             "q" => Self::Text,
             "name" => Self::Name,
             "" => return Err(FilterError::new(at, "expected a field")),
-            _ if name.ends_with('.') && !name.contains('/') => {
+            _ if name.split_once('.').is_some_and(|(_, attribute)| attribute.is_empty()) => {
                 return Err(FilterError::new(at, format!("expected an attribute after the dot of {name:?}")));
             }
             _ => Self::Attribute(name.to_owned()),
