@@ -8,7 +8,7 @@
 use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
-use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::attribute::redacted;
 use crate::record::{APPLICATIONS_MAX, ContextRecord};
@@ -34,19 +34,6 @@ impl Sighting<'_> {
     pub fn content(&self) -> Option<u64> {
         self.context.map(|context| xxh3_64(context.as_bytes()))
     }
-
-    /// Hash of whom it is about.
-    pub fn identity_hash(&self) -> u128 {
-        xxh3_128(&self.environment.identity(self.kind, self.key))
-    }
-}
-
-/// Whether `sighting` says nothing new about `record`, but for a time that is less than `refresh` micros newer.
-pub fn is_unchanged(record: &ContextRecord, sighting: &Sighting<'_>, refresh: i64) -> bool {
-    let seen_by = record.applications.iter().find(|(name, _)| name == sighting.application);
-    sighting.content().is_none_or(|content| content == record.content)
-        && sighting.seen_at < record.last_seen.saturating_add(refresh)
-        && seen_by.is_some_and(|(_, at)| sighting.seen_at < at.saturating_add(refresh))
 }
 
 /// The state after `sighting`. The flag says that its attributes could not be read and count as not sent.
@@ -127,24 +114,70 @@ fn see_application(applications: &mut Vec<(String, i64)>, sighting: &Sighting<'_
     }
 }
 
-/// Applications whose last sighting a [`SeenLately`] entry remembers.
-const SEEN_APPLICATIONS: usize = 3;
+/// Applications whose last sighting a [`Seen`] remembers.
+pub const SEEN_APPLICATIONS: usize = 3;
 
-/// What is known of a context without looking into the index.
-#[derive(Clone, Copy, Debug)]
-struct Seen {
+/// What it takes to tell that a sighting changes nothing. Times are whole seconds, rounded down: at worst a context is
+/// written a second early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
     content: u64,
-    last_seen: i64,
-    /// (hash, time) of applications, newest first.
-    applications: [(u32, i64); SEEN_APPLICATIONS],
+    last_seen: u32,
+    /// (hash, time) of applications, newest first; hash 0 marks an empty place.
+    applications: [(u32, u32); SEEN_APPLICATIONS],
 }
 
-/// Contexts seen lately, by hash: settles the sightings that change nothing. Bounded: two generations, of which the older
-/// is dropped when the younger is full.
+fn whole_seconds(micros: i64) -> u32 {
+    (micros / 1_000_000).clamp(0, i64::from(u32::MAX)) as u32
+}
+
+fn application_hash(application: &str) -> u32 {
+    (xxh3_64(application.as_bytes()) as u32).max(1)
+}
+
+impl Seen {
+    pub fn of(record: &ContextRecord) -> Self {
+        let mut newest: Vec<_> =
+            record.applications.iter().map(|(name, at)| (application_hash(name), whole_seconds(*at))).collect();
+        newest.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(*at));
+        let mut applications = [(0, 0); SEEN_APPLICATIONS];
+        for (place, application) in applications.iter_mut().zip(newest) {
+            *place = application;
+        }
+        Self { content: record.content, last_seen: whole_seconds(record.last_seen), applications }
+    }
+
+    /// As numbers, to be stored in columns.
+    pub fn to_numbers(self) -> (u64, impl Iterator<Item = u64>) {
+        let packed = self.applications.into_iter().filter(|(hash, _)| *hash != 0);
+        (self.content, packed.map(|(hash, at)| u64::from(hash) << 32 | u64::from(at)))
+    }
+
+    /// From what [`Self::to_numbers`] gave and the last-seen time in microseconds.
+    pub fn from_numbers(content: u64, last_seen: i64, packed: impl Iterator<Item = u64>) -> Self {
+        let mut applications = [(0, 0); SEEN_APPLICATIONS];
+        for (place, packed) in applications.iter_mut().zip(packed) {
+            *place = ((packed >> 32) as u32, packed as u32);
+        }
+        Self { content, last_seen: whole_seconds(last_seen), applications }
+    }
+
+    /// Whether `sighting` says nothing new but for a time that is less than `refresh` micros newer.
+    pub fn covers(&self, sighting: &Sighting<'_>, refresh: i64) -> bool {
+        let is_recent = |at: u32| sighting.seen_at < (i64::from(at) * 1_000_000).saturating_add(refresh);
+        let application = application_hash(sighting.application);
+        sighting.content().is_none_or(|content| content == self.content)
+            && is_recent(self.last_seen)
+            && self.applications.iter().any(|(hash, at)| *hash == application && is_recent(*at))
+    }
+}
+
+/// Contexts seen lately, by hash of their identity: settles the sightings that change nothing. Bounded: two generations,
+/// of which the older is dropped when the younger is full.
 #[derive(Debug)]
 pub struct SeenLately {
-    young: HashMap<u128, Seen>,
-    old: HashMap<u128, Seen>,
+    young: HashMap<u64, Seen>,
+    old: HashMap<u64, Seen>,
     entries_max: usize,
 }
 
@@ -153,48 +186,22 @@ impl SeenLately {
         Self { young: HashMap::new(), old: HashMap::new(), entries_max: entries_max.max(2) }
     }
 
-    /// As [`is_unchanged`], from memory. False also if nothing is remembered.
-    pub fn is_unchanged(&mut self, identity: u128, sighting: &Sighting<'_>, refresh: i64) -> bool {
-        let seen = match self.young.get(&identity) {
-            Some(seen) => *seen,
-            None => match self.old.remove(&identity) {
-                Some(seen) => {
-                    self.insert(identity, seen);
-                    seen
-                }
-                None => return false,
-            },
-        };
-        let application = application_hash(sighting.application);
-        let seen_by = seen.applications.iter().find(|(hash, _)| *hash == application);
-        sighting.content().is_none_or(|content| content == seen.content)
-            && sighting.seen_at < seen.last_seen.saturating_add(refresh)
-            && seen_by.is_some_and(|(_, at)| sighting.seen_at < at.saturating_add(refresh))
-    }
-
-    /// Remembers the state that is stored, or will be with the next commit.
-    pub fn remember(&mut self, identity: u128, record: &ContextRecord) {
-        let mut newest: Vec<_> = record.applications.iter().map(|(name, at)| (application_hash(name), *at)).collect();
-        newest.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(*at));
-        let mut applications = [(0, i64::MIN); SEEN_APPLICATIONS];
-        for (slot, application) in applications.iter_mut().zip(newest) {
-            *slot = application;
+    pub fn covers(&mut self, identity: u64, sighting: &Sighting<'_>, refresh: i64) -> bool {
+        if let Some(seen) = self.young.get(&identity) {
+            return seen.covers(sighting, refresh);
         }
-        self.old.remove(&identity);
-        self.insert(identity, Seen { content: record.content, last_seen: record.last_seen, applications });
+        let Some(seen) = self.old.remove(&identity) else { return false };
+        self.remember(identity, seen);
+        seen.covers(sighting, refresh)
     }
 
-    fn insert(&mut self, identity: u128, seen: Seen) {
-        if self.young.len() >= self.entries_max / 2 {
+    /// Remembers what is stored, or will be with the next commit.
+    pub fn remember(&mut self, identity: u64, seen: Seen) {
+        if self.young.len() >= self.entries_max / 2 && !self.young.contains_key(&identity) {
             self.old = std::mem::take(&mut self.young);
         }
         self.young.insert(identity, seen);
     }
-}
-
-fn application_hash(application: &str) -> u32 {
-    // Never 0, which marks an empty slot.
-    (xxh3_64(application.as_bytes()) as u32).max(1)
 }
 
 #[cfg(test)]
@@ -272,26 +279,34 @@ mod tests {
 
     #[test]
     fn unchanged_within_the_refresh_interval_is_settled_from_memory() {
+        const SECOND: i64 = 1_000_000;
+        let at = |context, seconds, application| sighting(context, seconds * SECOND, application);
         let mut lately = SeenLately::new(100);
-        let first = sighting(Some(r#"{"a":1}"#), 100, "one");
-        assert!(!lately.is_unchanged(first.identity_hash(), &first, 10));
-        lately.remember(first.identity_hash(), &folded(&[first]));
-        let is_unchanged = |lately: &mut SeenLately, sighting: Sighting<'_>| {
-            lately.is_unchanged(sighting.identity_hash(), &sighting, 10)
-        };
-        assert!(is_unchanged(&mut lately, sighting(Some(r#"{"a":1}"#), 109, "one")));
-        assert!(is_unchanged(&mut lately, sighting(None, 109, "one")));
-        assert!(!is_unchanged(&mut lately, sighting(Some(r#"{"a":1}"#), 110, "one")), "time to refresh");
-        assert!(!is_unchanged(&mut lately, sighting(Some(r#"{"a":2}"#), 101, "one")), "other attributes");
-        assert!(!is_unchanged(&mut lately, sighting(Some(r#"{"a":1}"#), 101, "two")), "other application");
+        let first = at(Some(r#"{"a":1}"#), 100, "one");
+        assert!(!lately.covers(7, &first, 10 * SECOND));
+        lately.remember(7, Seen::of(&folded(&[first])));
+        let mut covers = |sighting: Sighting<'_>| lately.covers(7, &sighting, 10 * SECOND);
+        assert!(covers(at(Some(r#"{"a":1}"#), 109, "one")));
+        assert!(covers(at(None, 109, "one")));
+        assert!(!covers(at(Some(r#"{"a":1}"#), 110, "one")), "time to refresh");
+        assert!(!covers(at(Some(r#"{"a":2}"#), 101, "one")), "other attributes");
+        assert!(!covers(at(Some(r#"{"a":1}"#), 101, "two")), "other application");
+    }
+
+    #[test]
+    fn seen_survives_its_columns() {
+        let record = folded(&[sighting(Some("{}"), 5_000_001, "one"), sighting(None, 9_000_000, "two")]);
+        let seen = Seen::of(&record);
+        let (content, packed) = seen.to_numbers();
+        assert_eq!(Seen::from_numbers(content, record.last_seen, packed), seen);
     }
 
     #[test]
     fn memory_of_what_was_seen_is_bounded() {
         let mut lately = SeenLately::new(100);
-        let record = folded(&[sighting(None, 1, "")]);
-        (0..10_000u128).for_each(|identity| lately.remember(identity, &record));
-        assert!(lately.young.len() + lately.old.len() <= 101);
+        let seen = Seen::of(&folded(&[sighting(None, 1, "")]));
+        (0..10_000).for_each(|identity| lately.remember(identity, seen));
+        assert!(lately.young.len() + lately.old.len() <= 100);
     }
 
     proptest! {

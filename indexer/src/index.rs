@@ -9,6 +9,7 @@
 //! | `terms` | indexed bytes | see `terms` |
 //! | `order` | fast bytes | kind, `00`, key (cut after 1 KiB, with its hash): the default order |
 //! | `last_seen` | fast i64 | microseconds |
+//! | `content`, `seen_by` | fast u64 | [`Seen`]: tells that a sighting changes nothing, without reading the record |
 //! | `record` | stored bytes | [`ContextRecord`] |
 //!
 //! A JSON field of Tantivy was the other choice; it cannot tell `44` from `"44"` by term, ties path and type to its own
@@ -27,12 +28,13 @@ use tantivy::query::RangeQuery;
 use tantivy::schema::{BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, Value as _};
 use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::{
-    DocAddress, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, TERMINATED,
-    TantivyDocument, TantivyError, Term,
+    DocAddress, DocId, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
+    TERMINATED, TantivyDocument, TantivyError, Term,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::ShardBudget;
+use crate::fold::Seen;
 use crate::record::ContextRecord;
 use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
@@ -61,11 +63,15 @@ pub struct Fields {
     pub terms: Field,
     pub record: Field,
     last_seen: Field,
+    content: Field,
+    seen_by: Field,
     order: Field,
 }
 
 pub const LAST_SEEN: &str = "last_seen";
 pub const ORDER: &str = "order";
+const CONTENT: &str = "content";
+const SEEN_BY: &str = "seen_by";
 
 fn schema() -> (Schema, Fields) {
     let mut builder = Schema::builder();
@@ -73,6 +79,8 @@ fn schema() -> (Schema, Fields) {
         terms: builder.add_bytes_field("terms", BytesOptions::default().set_indexed()),
         order: builder.add_bytes_field(ORDER, BytesOptions::default().set_fast()),
         last_seen: builder.add_i64_field(LAST_SEEN, NumericOptions::default().set_fast()),
+        content: builder.add_u64_field(CONTENT, NumericOptions::default().set_fast()),
+        seen_by: builder.add_u64_field(SEEN_BY, NumericOptions::default().set_fast()),
         record: builder.add_bytes_field("record", BytesOptions::default().set_stored()),
     };
     (builder.build(), fields)
@@ -109,9 +117,23 @@ impl ShardReader {
 
     /// The stored state of a context.
     pub fn find(&self, identity: &[u8]) -> Result<Option<ContextRecord>> {
+        Ok(self.find_unless(identity, |_| false)?.and_then(|(_, record)| record))
+    }
+
+    /// What is stored of a context: always how it was seen, and its state unless `is_enough` says that this does.
+    pub fn find_unless(
+        &self,
+        identity: &[u8],
+        is_enough: impl FnOnce(&Seen) -> bool,
+    ) -> Result<Option<(Seen, Option<ContextRecord>)>> {
         let searcher = self.reader.searcher();
-        let address = self.locate(&searcher, identity).map_err(Error::index("look up a context"))?;
-        address.map(|address| self.record(&searcher, address)).transpose()
+        let Some(address) = self.locate(&searcher, identity).map_err(Error::index("look up a context"))? else {
+            return Ok(None);
+        };
+        let segment = searcher.segment_reader(address.segment_ord);
+        let seen = seen_columns(segment, address.doc_id).map_err(Error::index("read columns of a context"))?;
+        let record = if is_enough(&seen) { None } else { Some(self.record(&searcher, address)?) };
+        Ok(Some((seen, record)))
     }
 
     fn locate(&self, searcher: &Searcher, identity: &[u8]) -> tantivy::Result<Option<DocAddress>> {
@@ -157,6 +179,13 @@ impl ShardReader {
         }
         searcher.num_docs().saturating_sub(unlisted)
     }
+}
+
+fn seen_columns(segment: &SegmentReader, document: DocId) -> tantivy::Result<Seen> {
+    let columns = segment.fast_fields();
+    let content = columns.u64(CONTENT)?.first(document).unwrap_or_default();
+    let last_seen = columns.i64(LAST_SEEN)?.first(document).unwrap_or_default();
+    Ok(Seen::from_numbers(content, last_seen, columns.u64(SEEN_BY)?.values_for_doc(document)))
 }
 
 /// The writing half of a shard. One per directory, fenced by a lock file.
@@ -306,6 +335,9 @@ impl ShardWriter {
         }
         document.add_bytes(fields.order, &order_bytes(&record.kind, &record.key));
         document.add_i64(fields.last_seen, record.last_seen);
+        let (content, seen_by) = Seen::of(record).to_numbers();
+        document.add_u64(fields.content, content);
+        seen_by.for_each(|packed| document.add_u64(fields.seen_by, packed));
         document.add_bytes(fields.record, &record.to_bytes());
         self.writer.add_document(document).map_err(Error::index("add a context"))?;
         Ok(())

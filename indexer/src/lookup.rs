@@ -13,7 +13,7 @@ use tantivy::{InvertedIndexReader, Searcher, SegmentReader};
 use crate::attribute::AttributePath;
 use crate::filter::fold_case;
 use crate::scan::{Accept, Scan};
-use crate::terms::{EnvironmentPrefix, exists, family, read_text, read_value};
+use crate::terms::{EnvironmentPrefix, Tag, exists, family, read_text, read_value, text_end};
 
 /// Terms that one look-up reads at most in one shard, so that a keystroke stays quick.
 pub const TERMS_READ_MAX: usize = 50_000;
@@ -30,12 +30,8 @@ pub struct NameWeight {
 /// Names by (kind, pointer).
 pub type Names = HashMap<(String, String), NameWeight>;
 
-/// Values by (kind, type and text of the value), with the value itself.
-pub type Values = HashMap<(String, ValueKey), (Value, u64)>;
-
-/// Tells `true`, `44` and `"44"` apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct ValueKey(String);
+/// Weights of values by kind, and by what is behind the pointer in their terms, which [`value_of`] reads.
+pub type Values = HashMap<String, HashMap<Vec<u8>, u64>>;
 
 /// The kinds that have listed contexts in the environment, added to `kinds`.
 pub fn kinds(
@@ -123,31 +119,61 @@ pub fn values(
     values: &mut Values,
 ) -> tantivy::Result<()> {
     let longest = prefixes.iter().max_by_key(|prefix| prefix.len()).map_or("", String::as_str);
-    let folded: Vec<String> = prefixes.iter().map(|prefix| fold_case(prefix)).collect();
+    // What the range itself ensures needs no second look.
+    let others: Vec<String> =
+        prefixes.iter().filter(|prefix| *prefix != longest).map(|prefix| fold_case(prefix)).collect();
     let pointer = path.pointer();
     for kind in kinds {
         let after_pointer = environment.attribute(family::VALUE, kind, &pointer).0.len();
-        let (start, _) = environment.value_prefix(kind, &pointer, longest);
+        let (start, was_cut) = environment.value_prefix(kind, &pointer, longest);
+        if was_cut {
+            continue;
+        }
+        let mut of_kind = values.remove(kind).unwrap_or_default();
         for segment in searcher.segment_readers() {
             let index = segment.inverted_index(terms)?;
             let mut reads = 0;
             Scan::prefix(start.clone(), Accept::All).for_each(&index, |term, info| {
                 reads += 1;
-                if let Some((_, Some(value))) = read_value(&term[after_pointer..]) {
-                    let text = fold_case(&value_text(&value));
-                    if folded.iter().all(|prefix| text.starts_with(prefix)) {
-                        let weight = living(segment, &index, info)?;
-                        if weight > 0 {
-                            let key = ValueKey(value.to_string());
-                            values.entry((kind.clone(), key)).or_insert((value, 0)).1 += weight;
-                        }
+                if let Some(key) = value_key(&term[after_pointer..])
+                    && (others.is_empty() || has_prefixes(&key, &others))
+                {
+                    let weight = living(segment, &index, info)?;
+                    if weight > 0 {
+                        *of_kind.entry(key).or_default() += weight;
                     }
                 }
                 Ok(reads < TERMS_READ_MAX)
             })?;
         }
+        if !of_kind.is_empty() {
+            values.insert(kind.clone(), of_kind);
+        }
     }
     Ok(())
+}
+
+/// The end of a value term, the same whether the value is whole or an element; None if it cannot be read back.
+fn value_key(bytes: &[u8]) -> Option<Vec<u8>> {
+    let tag_at = text_end(bytes)?;
+    let tag = Tag(*bytes.get(tag_at)?).of_type();
+    if tag == Tag::LONG_TEXT {
+        return None;
+    }
+    let mut key = bytes.to_vec();
+    key[tag_at] = tag.0;
+    Some(key)
+}
+
+/// The value that a key of [`Values`] stands for.
+pub fn value_of(key: &[u8]) -> Option<Value> {
+    read_value(key)?.1
+}
+
+fn has_prefixes(key: &[u8], folded: &[String]) -> bool {
+    let Some(value) = value_of(key) else { return false };
+    let text = fold_case(&value_text(&value));
+    folded.iter().all(|prefix| text.starts_with(prefix))
 }
 
 /// The text of a scalar, as look-ups compare and order it.

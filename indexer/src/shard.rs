@@ -21,9 +21,10 @@ use parking_lot::{Mutex, RwLock};
 use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::Notify;
 use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Config, ShardBudget};
-use crate::fold::{SeenLately, Sighting, fold, is_unchanged};
+use crate::fold::{Seen, SeenLately, Sighting, fold};
 use crate::index::{self, FORMAT, OpenedShard, Position, ShardReader, ShardWriter};
 use crate::metrics::Metrics;
 use crate::record::ContextRecord;
@@ -432,33 +433,30 @@ impl OpenWriter {
     }
 
     fn see(&mut self, sighting: &Sighting<'_>, refresh: i64, metrics: &Metrics) -> Result<()> {
-        let identity_hash = sighting.identity_hash();
-        if self.seen.is_unchanged(identity_hash, sighting, refresh) {
+        let identity = sighting.environment.identity(sighting.kind, sighting.key);
+        let identity_hash = xxh3_64(&identity);
+        if self.seen.covers(identity_hash, sighting, refresh) {
             metrics.unchanged_sightings.inc();
             return Ok(());
         }
-        let identity = sighting.environment.identity(sighting.kind, sighting.key);
         let (stored, is_stored) = match self.pending.remove(&identity) {
             Some(pending) => {
                 self.pending_bytes -= pending.record.bytes() + identity.len();
                 (Some(pending.record), pending.is_stored)
             }
-            None => {
-                let stored = self.writer.reader().find(&identity)?;
-                if let Some(record) = &stored
-                    && is_unchanged(record, sighting, refresh)
-                {
-                    self.seen.remember(identity_hash, record);
+            None => match self.writer.reader().find_unless(&identity, |seen| seen.covers(sighting, refresh))? {
+                Some((seen, None)) => {
+                    self.seen.remember(identity_hash, seen);
                     metrics.unchanged_sightings.inc();
                     return Ok(());
                 }
-                let is_stored = stored.is_some();
-                (stored, is_stored)
-            }
+                Some((_, stored)) => (stored, true),
+                None => (None, false),
+            },
         };
         let (record, unreadable) = fold(stored, sighting);
         metrics.unreadable_contexts.inc_by(u64::from(unreadable));
-        self.seen.remember(identity_hash, &record);
+        self.seen.remember(identity_hash, Seen::of(&record));
         self.pending_bytes += record.bytes() + identity.len();
         self.pending.insert(identity, Pending { environment: sighting.environment, record, is_stored });
         self.dirty = true;

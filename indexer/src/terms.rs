@@ -251,6 +251,19 @@ pub fn read_text(bytes: &[u8]) -> Option<(Option<String>, &[u8])> {
     }
 }
 
+/// Where a text that was not cut ends, its end included.
+pub fn text_end(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    loop {
+        at += bytes[at..].iter().position(|byte| *byte == 0)?;
+        match bytes.get(at + 1)? {
+            0xFF => at += 2,
+            1 => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
 /// Reads tag and value off a value term, from behind its pointer. None in the value's place: the text is too long to
 /// stand in a term.
 pub fn read_value(bytes: &[u8]) -> Option<(Tag, Option<Value>)> {

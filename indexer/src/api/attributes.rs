@@ -16,7 +16,7 @@ use super::params::Params;
 use super::{Api, Call};
 use crate::attribute::AttributePath;
 use crate::filter::{Field, Filter, FilterError, Subject, Test};
-use crate::lookup::value_text;
+use crate::lookup::{value_of, value_text};
 
 const LIMIT_MAX: usize = 100;
 const NAMES_DEFAULT: usize = 100;
@@ -72,15 +72,20 @@ impl Api {
                 indexer.attribute_values(&environment, narrowed.kind.as_deref(), &path, &narrowed.prefixes)
             })
             .await?;
-        let mut by_kind: BTreeMap<String, Vec<(u64, String, Value)>> = BTreeMap::new();
-        for ((kind, _), (value, weight)) in values {
-            by_kind.entry(kind).or_default().push((weight, value_text(&value), value));
-        }
+        let by_kind: BTreeMap<_, _> = values.into_iter().collect();
         let items = by_kind
             .into_iter()
-            .map(|(kind, mut values)| {
-                values.sort_by(|left, right| (Reverse(left.0), &left.1).cmp(&(Reverse(right.0), &right.1)));
-                values.truncate(limit);
+            .map(|(kind, weights)| {
+                let read = weights.into_iter().filter_map(|(key, weight)| Some((value_of(&key)?, weight)));
+                let mut values: Vec<_> = read.map(|(value, weight)| (weight, value_text(&value), value)).collect();
+                let order = |left: &(u64, String, Value), right: &(u64, String, Value)| {
+                    (Reverse(left.0), &left.1).cmp(&(Reverse(right.0), &right.1))
+                };
+                if values.len() > limit {
+                    values.select_nth_unstable_by(limit, order);
+                    values.truncate(limit);
+                }
+                values.sort_by(order);
                 let values = values.into_iter();
                 let values =
                     values.map(|(weight, _, name)| AttributeValue { name, weight: saturated(weight) }).collect();
