@@ -20,6 +20,10 @@
 //!   for a use (many small raft groups) that is not ours.
 //!
 //! # Measured
+//! `tests::measure`, dev profile at opt-level 1, ext4, 2 cores that others kept at load 7: 8 callers of 4 KiB 5,800
+//! appends/s (24 MB/s, 820 syncs/s), 8 of 64 KiB 1,300 appends/s (87 MB/s, 230 syncs/s), 8 of 256 KiB 184 MB/s; a sync
+//! covers 6 to 8 of 8 callers and 40 of 64. Open with 1 GiB: 0.02 s.
+//!
 //! Fsync after each write on ext4, 2-core machine: 64 KiB appended 394 us, into a preallocated file 370 us, over
 //! written zeros 277 us; 256 KiB 484/533/439 us; 1 MiB 1.35/1.14/1.25 ms. Preallocation (fallocate) gains nothing that
 //! repeats, and writing zeros first doubles what the disk writes, so segments simply grow.

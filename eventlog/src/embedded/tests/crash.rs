@@ -78,6 +78,7 @@ async fn file_that_ends_at_any_byte_keeps_what_was_acknowledged() {
             let recovered = numbers(&log).await;
             assert!(recovered.len() >= acknowledged * RECORDS_PER_GROUP, "{length} bytes: {recovered:?}");
             assert_eq!(recovered, first(recovered.len()));
+            assert_eq!(history.segment.metadata().unwrap().len(), log.bytes(), "cut after {length} bytes");
             if length % 16 == 0 {
                 assert_eq!(append(&log, EVENTS, b"x").await.unwrap(), Offset(recovered.len() as i64));
                 log.close().await;

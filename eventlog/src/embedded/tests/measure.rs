@@ -47,6 +47,23 @@ async fn measure(callers: usize, frame_bytes: usize, seconds: u64) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "prints figures; run by hand"]
+async fn measure_start() {
+    let dir = TempDir::new_in(env!("CARGO_MANIFEST_DIR")).unwrap();
+    let log = open(&dir);
+    let frame = Bytes::from(vec![1; 64 << 10]);
+    while log.bytes() < 1 << 30 {
+        let calls = (0..64)
+            .map(|number| log.append(vec![AppendRecord { topic_partition: ALL[number % 4], frame: frame.clone() }]));
+        futures::future::try_join_all(calls).await.unwrap();
+    }
+    drop(log);
+    let started = Instant::now();
+    let log = open(&dir);
+    eprintln!("opened with {} bytes in {:.3} s", log.bytes(), started.elapsed().as_secs_f64());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures; run by hand"]
 async fn measure_appends() {
     for (callers, frame_bytes) in
         [(1, 4 << 10), (8, 4 << 10), (64, 4 << 10), (1, 64 << 10), (8, 64 << 10), (8, 256 << 10)]
