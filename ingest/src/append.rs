@@ -1,0 +1,261 @@
+//! Writes sealed batches to the log, awaits their durability, and tells everyone who waits.
+//!
+//! In: the rows of a lane and the [`Members`] whose payloads they hold. Out: one outcome for all of them.
+//! Promises: nobody is told "stored" before the log said so for every record of the batch; everybody is told
+//! something, even if this code panics; bytes in flight are given back only then.
+//! An append that the log refused for lack of room is tried again while its members can be held. One that failed in
+//! another way is not: its records may be in the log, and payloads without an id cannot be told from their repeats.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use eventlog::{AppendRecord, LogWriter, frame};
+use events::{LogBatch, TopicPartition};
+use parking_lot::Mutex;
+use runtime::{Clock, ErrorKind};
+use tokio::sync::Notify;
+
+use crate::admission::Held;
+use crate::metrics::{Metrics, Tally};
+use crate::recent::{RecentContexts, Sighted};
+use crate::repeats::{Claim, Verdict};
+
+const PENDING: u8 = 0;
+const STORED: u8 = 1;
+const FAILED: u8 = 2;
+
+/// A batch as those see it who wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    outcome: AtomicU8,
+    wakers: Mutex<Vec<Waker>>,
+    /// Told when waiting for more members has no use.
+    pub seal_now: Notify,
+}
+
+impl Batch {
+    /// Resolves with whether the batch is durable.
+    pub fn ticket(self: &Arc<Self>) -> Ticket {
+        Ticket { batch: self.clone(), slot: None }
+    }
+
+    fn finish(&self, outcome: u8) {
+        let mut wakers = self.wakers.lock();
+        self.outcome.store(outcome, Ordering::Release);
+        let wakers = std::mem::take(&mut *wakers);
+        for waker in wakers {
+            waker.wake();
+        }
+    }
+
+    fn outcome(&self) -> Option<bool> {
+        match self.outcome.load(Ordering::Acquire) {
+            PENDING => None,
+            outcome => Some(outcome == STORED),
+        }
+    }
+}
+
+/// One member's wait for its batch.
+#[derive(Debug)]
+pub(crate) struct Ticket {
+    batch: Arc<Batch>,
+    slot: Option<usize>,
+}
+
+impl Future for Ticket {
+    type Output = bool;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<bool> {
+        if let Some(stored) = self.batch.outcome() {
+            return Poll::Ready(stored);
+        }
+        let batch = self.batch.clone();
+        let mut wakers = batch.wakers.lock();
+        if let Some(stored) = batch.outcome() {
+            return Poll::Ready(stored);
+        }
+        match self.slot {
+            Some(slot) => wakers[slot].clone_from(context.waker()),
+            None => {
+                self.slot = Some(wakers.len());
+                wakers.push(context.waker().clone());
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// Those whose payloads are in a batch, with what they hold. Dropped without an outcome, all are told that it failed.
+#[derive(Debug)]
+pub(crate) struct Members {
+    pub batch: Arc<Batch>,
+    pub tally: Tally,
+    claims: Vec<(Claim, Verdict)>,
+    held: Held,
+    /// How many payloads of all batches wait for their outcome.
+    waiting: Arc<AtomicUsize>,
+    count: usize,
+}
+
+impl Members {
+    pub fn new(held: Held, waiting: Arc<AtomicUsize>) -> Self {
+        let batch = Arc::default();
+        Self { batch, tally: Tally::default(), claims: Vec::new(), held, waiting, count: 0 }
+    }
+
+    /// `verdict`: what becomes of the claim if the batch is stored.
+    pub fn join(&mut self, tally: &Tally, claim: Option<(Claim, Verdict)>, held: Held) {
+        self.tally.add(tally);
+        self.claims.extend(claim);
+        self.held.absorb(held);
+        self.count += 1;
+        self.waiting.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.held.bytes()
+    }
+
+    fn finish(&mut self, stored: bool) {
+        // Ids first, answers last: who has its answer may send again at once.
+        for (claim, verdict) in self.claims.drain(..) {
+            claim.settle(if stored { &verdict } else { &Verdict::Failed });
+        }
+        self.waiting.fetch_sub(std::mem::take(&mut self.count), Ordering::Relaxed);
+        self.held.shrink_to(0);
+        if self.batch.outcome().is_none() {
+            self.batch.finish(if stored { STORED } else { FAILED });
+        }
+    }
+}
+
+impl Drop for Members {
+    fn drop(&mut self) {
+        self.finish(false);
+    }
+}
+
+/// Rows taken from a lane, on their way to the log.
+pub(crate) struct SealedBatch {
+    pub records: Vec<(TopicPartition, LogBatch)>,
+    pub sighted: Vec<Sighted>,
+    pub members: Members,
+}
+
+/// The way from sealed rows to durable records.
+pub(crate) struct Appender {
+    pub log: Arc<dyn LogWriter>,
+    pub recent: RecentContexts,
+    pub metrics: Arc<Metrics>,
+    pub clock: Clock,
+    pub hold_max: Duration,
+    pub append_timeout: Duration,
+    /// Whether the last batch failed; failures are reported when they begin and end, not once per batch.
+    pub failing: AtomicBool,
+}
+
+/// A refused append is tried again this often.
+const RETRY_INTERVAL: Duration = Duration::from_millis(50);
+
+/// Encoding more than this takes so long that the thread's other tasks move elsewhere meanwhile.
+const HEAVY_BYTES: usize = 1 << 20;
+
+impl Appender {
+    pub async fn append(&self, sealed: SealedBatch) {
+        let SealedBatch { records, sighted, mut members } = sealed;
+        let begun = self.clock.instant();
+        let encoded = with_patience(members.bytes() > HEAVY_BYTES, || encode(&records));
+        drop(records);
+        let outcome = match encoded {
+            Ok(records) => {
+                let bytes = records.iter().map(|record| record.frame.len()).sum::<usize>();
+                self.write(records).await.map(|()| bytes)
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        let took = begun.elapsed();
+        match outcome {
+            Ok(bytes) => {
+                self.recent.acknowledge(&sighted, self.clock.now());
+                self.metrics.count_stored(&members.tally, bytes, took);
+                self.report_stored(&members, bytes, took);
+                members.finish(true);
+            }
+            Err(error) => {
+                self.metrics.count_append_failure();
+                self.report_failure(&members, &error);
+                members.finish(false);
+            }
+        }
+    }
+
+    async fn write(&self, records: Vec<AppendRecord>) -> Result<(), String> {
+        let attempts = async {
+            let give_up = self.clock.instant() + self.hold_max;
+            loop {
+                match self.log.append(records.clone()).await {
+                    Ok(_) => return Ok(()),
+                    Err(error) if error.kind() != ErrorKind::Overloaded || self.clock.instant() >= give_up => {
+                        return Err(error.to_string());
+                    }
+                    Err(_) => self.clock.wait(RETRY_INTERVAL).await,
+                }
+            }
+        };
+        let timeout = self.append_timeout;
+        tokio::time::timeout(timeout, attempts)
+            .await
+            .unwrap_or_else(|_| Err(format!("the log gave no answer in {timeout:?}")))
+    }
+
+    fn report_stored(&self, members: &Members, bytes: usize, took: Duration) {
+        if self.failing.load(Ordering::Relaxed) && self.failing.swap(false, Ordering::Relaxed) {
+            tracing::info!(target: "tidegate::ingest", "the log takes batches again");
+        }
+        let tally = &members.tally;
+        tracing::debug!(
+            target: "tidegate::batch",
+            payloads = tally.payloads,
+            events = tally.events,
+            rows = tally.rows,
+            sightings = tally.sightings,
+            dead_letters = tally.dead_letters.iter().sum::<u32>(),
+            bytes,
+            took_us = took.as_micros() as u64,
+            "batch stored"
+        );
+    }
+
+    fn report_failure(&self, members: &Members, error: &str) {
+        if !self.failing.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                target: "tidegate::ingest",
+                payloads = members.tally.payloads,
+                events = members.tally.events,
+                error,
+                "append of a batch failed, its senders are told to come back; further failures are counted, not logged"
+            );
+        }
+    }
+}
+
+fn encode(records: &[(TopicPartition, LogBatch)]) -> eventlog::Result<Vec<AppendRecord>> {
+    let record = |(topic_partition, batch): &(TopicPartition, LogBatch)| {
+        Ok(AppendRecord { topic_partition: *topic_partition, frame: frame::encode(batch)? })
+    };
+    records.iter().map(record).collect()
+}
+
+/// Runs `work`; if it is heavy and the runtime has other threads, this thread's tasks move to them first.
+pub(crate) fn with_patience<T>(heavy: bool, work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    if heavy && Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread) {
+        return tokio::task::block_in_place(work);
+    }
+    work()
+}

@@ -1,0 +1,238 @@
+//! Groups payloads into micro-batches and has them appended.
+//!
+//! In: payloads whose body is unpacked. Out: a [`Ticket`] that resolves when the payload is durable, and the answer that
+//! it then earns. Each lane holds the open rows of one batch; a payload is decoded straight into them, so there are as
+//! many lanes as threads, and one more for large payloads, which would make small ones wait.
+//! Promise: rows of one payload are in one batch. Not here: durability; an open batch is only in memory.
+//!
+//! A batch is sealed when it is large enough, or some milliseconds after the one before it, so that a quiet system
+//! answers at once and a busy one gathers. It is also sealed when every open connection waits for an answer, as nobody
+//! is left who could add to it: without this, a few busy clients would wait for the clock in each round.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use eventlog::LogWriter;
+use events::Topic;
+use parking_lot::Mutex;
+use runtime::Runtime;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
+use tokio_util::task::TaskTracker;
+
+use crate::Config;
+use crate::admission::{Held, Room};
+use crate::answer::Answer;
+use crate::append::{Appender, Batch, Members, Ticket, with_patience};
+use crate::credentials::KnownEnvironment;
+use crate::decode::Place;
+use crate::lane::{Content, Lane};
+use crate::metrics::{Metrics, Tally};
+use crate::payload::PayloadHead;
+use crate::recent::RecentContexts;
+use crate::repeats::{Claim, Verdict};
+
+/// A payload on its way into a batch.
+pub(crate) struct UnpackedPayload {
+    pub head: PayloadHead,
+    pub environment: Arc<KnownEnvironment>,
+    pub content: Content,
+    pub claim: Option<Claim>,
+    pub held: Held,
+}
+
+/// A payload in an open batch.
+#[derive(Debug)]
+pub(crate) struct Joined {
+    /// None if there was nothing to store.
+    pub ticket: Option<Ticket>,
+    /// What the sender is told once the batch is durable.
+    pub answer: Answer,
+    pub events: u64,
+}
+
+/// Payloads above this size go through the lane of large ones, one at a time.
+const LARGE_BYTES: usize = 256 << 10;
+
+/// Appends under way at once. The log gathers them into one fsync; more would only hold memory.
+const APPENDS_MAX: usize = 8;
+
+/// Lanes and the way to the log. Clones share them.
+#[derive(Clone)]
+pub(crate) struct Batcher(Arc<Shared>);
+
+struct Shared {
+    lanes: Box<[Mutex<Lane>]>,
+    /// Holds the lane of large payloads.
+    large: Semaphore,
+    appender: Appender,
+    appends: Semaphore,
+    room: Room,
+    dead_letters_partitions: u64,
+    batch_bytes: usize,
+    batch_age: Duration,
+    /// Payloads that wait for their outcome, in all batches.
+    waiting: Arc<AtomicUsize>,
+    connections: Arc<AtomicUsize>,
+    /// Spreads payloads without an id.
+    turn: AtomicU64,
+    draining: AtomicBool,
+    tasks: TaskTracker,
+}
+
+impl Batcher {
+    /// `connections`: number of open connections, kept by the server.
+    pub fn new(
+        config: &Config,
+        log: Arc<dyn LogWriter>,
+        runtime: &Runtime,
+        metrics: Arc<Metrics>,
+        room: Room,
+        connections: Arc<AtomicUsize>,
+    ) -> Self {
+        let partitions = Topic::ALL.map(|topic| log.partitions(topic));
+        let now = runtime.clock.instant();
+        let sealed_at = now.checked_sub(config.batch_age.get()).unwrap_or(now);
+        let lane = || Mutex::new(Lane::new(partitions, runtime.entropy.clone(), sealed_at));
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(32);
+        let appender = Appender {
+            log,
+            recent: RecentContexts::new(config.sighting_contexts_max, config.sighting_refresh.get()),
+            metrics,
+            clock: runtime.clock.clone(),
+            hold_max: config.hold_max.get(),
+            append_timeout: config.append_timeout.get(),
+            failing: AtomicBool::new(false),
+        };
+        Self(Arc::new(Shared {
+            lanes: (0..=threads).map(|_| lane()).collect(),
+            large: Semaphore::new(1),
+            appender,
+            appends: Semaphore::new(APPENDS_MAX),
+            room,
+            dead_letters_partitions: u64::from(partitions[2]),
+            batch_bytes: config.batch_bytes.as_usize(),
+            batch_age: config.batch_age.get(),
+            waiting: Arc::default(),
+            connections,
+            turn: AtomicU64::new(0),
+            draining: AtomicBool::new(false),
+            tasks: TaskTracker::new(),
+        }))
+    }
+
+    /// Puts a payload into an open batch.
+    pub async fn join(&self, payload: UnpackedPayload) -> Joined {
+        let large = self.0.lanes.len() - 1;
+        if payload.content.len() <= LARGE_BYTES {
+            return self.join_any_of(large, payload);
+        }
+        let _permit = self.0.large.acquire().await;
+        with_patience(true, || self.join_lane(large, &mut self.0.lanes[large].lock(), payload))
+    }
+
+    /// Appends what is open and waits until nothing is under way.
+    pub async fn drain(&self) {
+        self.0.draining.store(true, Ordering::SeqCst);
+        self.seal_all();
+        self.0.tasks.close();
+        self.0.tasks.wait().await;
+    }
+
+    /// The first free lane, so that one batch fills up before the next begins.
+    fn join_any_of(&self, lanes: usize, payload: UnpackedPayload) -> Joined {
+        for (index, lane) in self.0.lanes[..lanes].iter().enumerate() {
+            if let Some(mut lane) = lane.try_lock() {
+                return self.join_lane(index, &mut lane, payload);
+            }
+        }
+        let index = self.0.turn.fetch_add(1, Ordering::Relaxed) as usize % lanes;
+        self.join_lane(index, &mut self.0.lanes[index].lock(), payload)
+    }
+
+    fn join_lane(&self, index: usize, lane: &mut Lane, payload: UnpackedPayload) -> Joined {
+        let shared = &self.0;
+        let size = payload.content.len();
+        let place = shared.place(&payload);
+        let UnpackedPayload { head, content, claim, held, .. } = payload;
+        let (answer, tally) = lane.decode(&head, content, place, &shared.appender.recent);
+        let events = tally.events;
+        if tally == (Tally { payloads: 1, ..Tally::default() }) {
+            if let Some(claim) = claim {
+                claim.settle(&Verdict::Stored);
+            }
+            return Joined { ticket: None, answer, events };
+        }
+        let verdict =
+            if answer == Answer::ACCEPTED { Verdict::Stored } else { Verdict::Refused(Arc::new(answer.clone())) };
+        let begins = lane.open.is_none();
+        let members = lane.open.get_or_insert_with(|| Members::new(shared.room.hold(), shared.waiting.clone()));
+        members.join(&tally, claim.map(|claim| (claim, verdict)), held);
+        let batch = members.batch.clone();
+        if begins {
+            let due = lane.sealed_at + shared.batch_age;
+            shared.tasks.spawn(close(self.clone(), index, batch.clone(), due));
+        }
+        if lane.is_full(size, shared.batch_bytes) {
+            batch.seal_now.notify_one();
+        }
+        if shared.draining.load(Ordering::Relaxed)
+            || shared.waiting.load(Ordering::Relaxed) >= shared.connections.load(Ordering::Relaxed)
+        {
+            batch.seal_now.notify_one();
+            self.seal_others(index);
+        }
+        Joined { ticket: Some(batch.ticket()), answer, events }
+    }
+
+    fn seal_others(&self, but: usize) {
+        for (index, lane) in self.0.lanes.iter().enumerate() {
+            // A lane that is locked is about to come here itself.
+            if index != but
+                && let Some(lane) = lane.try_lock()
+                && let Some(open) = &lane.open
+            {
+                open.batch.seal_now.notify_one();
+            }
+        }
+    }
+
+    fn seal_all(&self) {
+        for lane in &self.0.lanes {
+            if let Some(open) = &lane.lock().open {
+                open.batch.seal_now.notify_one();
+            }
+        }
+    }
+}
+
+/// The life of one batch from its first payload on.
+async fn close(batcher: Batcher, lane: usize, batch: Arc<Batch>, due: Instant) {
+    let shared = &batcher.0;
+    // Whatever has arrived by now joins before this task runs again.
+    tokio::task::yield_now().await;
+    if shared.appender.clock.instant() < due {
+        tokio::select! {
+            biased;
+            () = batch.seal_now.notified() => {}
+            () = sleep_until(due) => {}
+        }
+    }
+    let _permit = shared.appends.acquire().await;
+    let sealed = shared.lanes[lane].lock().seal(shared.appender.clock.instant());
+    if let Some(sealed) = sealed {
+        shared.appender.append(sealed).await;
+    }
+}
+
+impl Shared {
+    fn place(&self, payload: &UnpackedPayload) -> Place {
+        let spread = self.turn.fetch_add(1, Ordering::Relaxed);
+        let id = payload.head.payload_id.as_deref();
+        Place {
+            events_partition: payload.environment.shard.partition(id, spread),
+            dead_letters_partition: (payload.environment.hash % self.dead_letters_partitions) as u32,
+        }
+    }
+}

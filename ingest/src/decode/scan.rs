@@ -1,0 +1,505 @@
+//! Reads JSON text in place, once, and hands out spans of it.
+//!
+//! In: the bytes of a body. Out: [`Span`]s of names and values, in the order of the text.
+//! Promise: what a span covers is one complete JSON value, or differs from one only as its marks say (a literal that
+//! Python invented, half a surrogate pair, a raw control character); [`super::text`] mends that while copying. Never
+//! recurses: nesting costs one bit a level, up to `limits::EVENT_DEPTH_MAX`.
+//!
+//! Why not a tape of simd-json: the columns want text exactly as sent, which a tape has already unescaped and whose
+//! numbers it has already parsed; a tape covers the whole body, and three quarters of a real body are contexts that
+//! repeat byte for byte, which a reader in place skips by comparing (`rows::context`); and a body that strict JSON
+//! refuses would need this reader all the same. `examples/decode_cost.rs` prints both costs.
+
+use events::{DeadLetterReason, limits};
+
+/// Part of the body. The default is the absent span, which no value can have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Span {
+    pub start: u32,
+    pub end: u32,
+    pub marks: u8,
+}
+
+/// White space outside strings.
+pub(crate) const SPACED: u8 = 1;
+/// Not JSON as it stands.
+pub(crate) const BROKEN: u8 = 2;
+/// A backslash in some string.
+pub(crate) const ESCAPED: u8 = 4;
+
+impl Span {
+    pub fn is_absent(self) -> bool {
+        self.end == 0
+    }
+
+    pub fn len(self) -> usize {
+        (self.end - self.start) as usize
+    }
+}
+
+/// Why the text cannot be read on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SyntaxError {
+    pub reason: DeadLetterReason,
+    pub expected: &'static str,
+    pub at: usize,
+}
+
+type Result<T> = std::result::Result<T, SyntaxError>;
+
+#[derive(Debug)]
+pub(crate) struct Scanner<'a> {
+    bytes: &'a [u8],
+    pub position: usize,
+    /// Arrays and objects open now, counted within the event.
+    depth: u32,
+    marks: u8,
+}
+
+impl<'a> Scanner<'a> {
+    /// `bytes`: at most `limits::BODY_BYTES_CEILING`, so that a position fits a span.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        assert!(bytes.len() <= limits::BODY_BYTES_CEILING, "a body of {} bytes got past its cap", bytes.len());
+        Self { bytes, position: 0, depth: 0, marks: 0 }
+    }
+
+    /// A reader of the value at `span`, which was read before.
+    pub fn at(bytes: &'a [u8], span: Span) -> Self {
+        Self { bytes, position: span.start as usize, depth: 0, marks: 0 }
+    }
+
+    pub fn bytes(&self) -> &'a [u8] {
+        self.bytes
+    }
+
+    /// The next byte; 0 at the end, which is no byte that JSON allows between its parts.
+    #[inline]
+    pub fn peek(&self) -> u8 {
+        self.bytes.get(self.position).copied().unwrap_or(0)
+    }
+
+    pub fn at_end(&self) -> bool {
+        self.position >= self.bytes.len()
+    }
+
+    pub fn error<T>(&self, expected: &'static str) -> Result<T> {
+        Err(SyntaxError { reason: DeadLetterReason::InvalidJson, expected, at: self.position })
+    }
+
+    #[inline]
+    pub fn space(&mut self) {
+        if self.peek() <= b' ' {
+            self.space_slowly();
+        }
+    }
+
+    fn space_slowly(&mut self) {
+        while matches!(self.bytes.get(self.position), Some(b' ' | b'\n' | b'\r' | b'\t')) {
+            self.position += 1;
+            self.marks |= SPACED;
+        }
+    }
+
+    /// Starts collecting marks for a span; give the result to [`Scanner::close_span`].
+    #[inline]
+    pub fn open_span(&mut self) -> (usize, u8) {
+        (self.position, std::mem::take(&mut self.marks))
+    }
+
+    #[inline]
+    pub fn close_span(&mut self, (start, outer): (usize, u8)) -> Span {
+        let span = Span { start: start as u32, end: self.position as u32, marks: self.marks };
+        self.marks |= outer;
+        span
+    }
+
+    /// Enters an object or array at the current position.
+    #[inline]
+    pub fn enter(&mut self) -> Result<()> {
+        self.depth += 1;
+        if self.depth as usize > limits::EVENT_DEPTH_MAX {
+            return self.too_deep();
+        }
+        self.position += 1;
+        self.space();
+        Ok(())
+    }
+
+    fn too_deep<T>(&self) -> Result<T> {
+        Err(SyntaxError { reason: DeadLetterReason::TooDeep, expected: "less nesting", at: self.position })
+    }
+
+    /// The next name of the object entered last, with the position at its value; `None` after the closing brace.
+    #[inline]
+    pub fn next_name(&mut self, first: &mut bool) -> Result<Option<Span>> {
+        if self.peek() == b'}' {
+            // After a comma a name must follow, which `string` below says.
+            self.position += 1;
+            self.depth -= 1;
+            return Ok(None);
+        }
+        if !std::mem::take(first) {
+            if self.peek() != b',' {
+                return self.error("`,` or `}`");
+            }
+            self.position += 1;
+            self.space();
+        }
+        self.name().map(Some)
+    }
+
+    #[inline]
+    fn name(&mut self) -> Result<Span> {
+        if self.peek() != b'"' {
+            return self.error("a name in quotes");
+        }
+        let open = self.open_span();
+        self.string()?;
+        let span = self.close_span(open);
+        self.space();
+        if self.peek() != b':' {
+            return self.error("`:`");
+        }
+        self.position += 1;
+        self.space();
+        Ok(span)
+    }
+
+    /// Whether another item of the array entered last follows, with the position at it.
+    #[inline]
+    pub fn next_item(&mut self, first: &mut bool) -> Result<bool> {
+        if self.peek() == b']' {
+            self.position += 1;
+            self.depth -= 1;
+            return Ok(false);
+        }
+        if !std::mem::take(first) {
+            if self.peek() != b',' {
+                return self.error("`,` or `]`");
+            }
+            self.position += 1;
+            self.space();
+        }
+        Ok(true)
+    }
+
+    /// Reads one value of any kind, and the white space after it.
+    #[inline]
+    pub fn value(&mut self) -> Result<Span> {
+        let open = self.open_span();
+        match self.peek() {
+            b'"' => self.string()?,
+            b'{' | b'[' => self.container()?,
+            _ => self.scalar()?,
+        }
+        let span = self.close_span(open);
+        self.space();
+        Ok(span)
+    }
+
+    fn container(&mut self) -> Result<()> {
+        // One bit for each open container: 1 for an object.
+        const _: () = assert!(limits::EVENT_DEPTH_MAX <= 128);
+        let (mut objects, base) = (0_u128, self.depth);
+        loop {
+            // At a value.
+            match self.peek() {
+                b'"' => self.string()?,
+                opener @ (b'{' | b'[') => {
+                    let object = opener == b'{';
+                    objects = objects << 1 | u128::from(object);
+                    self.enter()?;
+                    if self.peek() == opener + 2 {
+                        self.position += 1;
+                        objects >>= 1;
+                        self.depth -= 1;
+                    } else {
+                        if object {
+                            self.name()?;
+                        }
+                        continue;
+                    }
+                }
+                _ => self.scalar()?,
+            }
+            // After a value: close what ends here, up to the next value.
+            loop {
+                if self.depth == base {
+                    return Ok(());
+                }
+                self.space();
+                let object = objects & 1 == 1;
+                match self.peek() {
+                    b',' => {
+                        self.position += 1;
+                        self.space();
+                        if object {
+                            self.name()?;
+                        }
+                        break;
+                    }
+                    b'}' if object => {}
+                    b']' if !object => {}
+                    _ => return self.error(if object { "`,` or `}`" } else { "`,` or `]`" }),
+                }
+                self.position += 1;
+                objects >>= 1;
+                self.depth -= 1;
+            }
+        }
+    }
+
+    /// Reads a string from its opening quote to behind its closing one.
+    #[inline]
+    fn string(&mut self) -> Result<()> {
+        let bytes = self.bytes;
+        let mut at = self.position + 1;
+        loop {
+            while let Some(chunk) = bytes.get(at..at + 8) {
+                let special = special(u64::from_le_bytes(chunk.try_into().expect("eight bytes")));
+                if special != 0 {
+                    at += special.trailing_zeros() as usize / 8;
+                    break;
+                }
+                at += 8;
+            }
+            match bytes.get(at) {
+                Some(b'"') => {
+                    self.position = at + 1;
+                    return Ok(());
+                }
+                Some(b'\\') => {
+                    self.marks |= ESCAPED;
+                    at = self.escape(at)?;
+                }
+                Some(byte) => {
+                    if *byte < b' ' {
+                        self.marks |= BROKEN;
+                    }
+                    at += 1;
+                }
+                None => {
+                    self.position = bytes.len();
+                    return self.error("a closing quote");
+                }
+            }
+        }
+    }
+
+    /// Checks the escape at `at` and returns the position behind it.
+    fn escape(&mut self, at: usize) -> Result<usize> {
+        match self.bytes.get(at + 1) {
+            Some(b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't') => Ok(at + 2),
+            Some(b'u') if hex4(self.bytes, at + 2).is_some() => {
+                let unit = hex4(self.bytes, at + 2).unwrap_or(0);
+                if !(0xd800..0xe000).contains(&unit) {
+                    return Ok(at + 6);
+                }
+                if low_half(self.bytes, at + 6).is_some() && unit < 0xdc00 {
+                    return Ok(at + 12);
+                }
+                self.marks |= BROKEN;
+                Ok(at + 6)
+            }
+            _ => {
+                self.position = at;
+                self.error("a valid escape")
+            }
+        }
+    }
+
+    fn scalar(&mut self) -> Result<()> {
+        let rest = &self.bytes[self.position.min(self.bytes.len())..];
+        let (length, mark) = match rest {
+            [b'0'..=b'9' | b'-', ..] => match number(rest) {
+                Some((length, fits)) => (length, if fits { 0 } else { BROKEN }),
+                None if rest.starts_with(b"-Infinity") => (9, BROKEN),
+                None => return self.error("a number"),
+            },
+            [b't', b'r', b'u', b'e', ..] | [b'n', b'u', b'l', b'l', ..] => (4, 0),
+            [b'f', b'a', b'l', b's', b'e', ..] => (5, 0),
+            [b'N', b'a', b'N', ..] => (3, BROKEN),
+            _ if rest.starts_with(b"Infinity") => (8, BROKEN),
+            _ => return self.error("a value"),
+        };
+        self.position += length;
+        self.marks |= mark;
+        Ok(())
+    }
+
+    /// The position was moved behind a value that is known from before, marks unknown.
+    #[inline]
+    pub fn mark_as_repeat(&mut self) {
+        self.marks |= SPACED | BROKEN;
+    }
+
+    /// Where the reader is, for [`Scanner::back_to`].
+    pub fn place(&self) -> (usize, u32, u8) {
+        (self.position, self.depth, self.marks)
+    }
+
+    pub fn back_to(&mut self, place: (usize, u32, u8)) {
+        (self.position, self.depth, self.marks) = place;
+    }
+
+    /// Finds the end of an array item that starts at `start` and cannot be read: the next `,` or `]` outside of
+    /// strings and brackets. `None` if the text ends before.
+    pub fn end_of_unreadable(&self, start: usize) -> Option<usize> {
+        let (mut at, mut depth) = (start, 0_u32);
+        loop {
+            match self.bytes.get(at)? {
+                b'"' => {
+                    at += 1;
+                    loop {
+                        match self.bytes.get(at)? {
+                            b'"' => break,
+                            b'\\' => at += 2,
+                            _ => at += 1,
+                        }
+                    }
+                }
+                b'{' | b'[' => depth += 1,
+                b',' | b']' if depth == 0 => return Some(at),
+                b'}' | b']' => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            at += 1;
+        }
+    }
+
+    /// Forgets what was open: for going on behind an item that could not be read.
+    pub fn resume(&mut self, position: usize) {
+        self.position = position;
+        self.depth = 0;
+        self.marks = 0;
+    }
+}
+
+/// Sets the top bit of each byte that is a quote, a backslash or a control character; only the lowest set bit is
+/// certain, and it is all that is used.
+#[inline]
+fn special(word: u64) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    const TOPS: u64 = 0x8080_8080_8080_8080;
+    let zero = |word: u64| word.wrapping_sub(ONES) & !word;
+    let quote = zero(word ^ (ONES * b'"' as u64));
+    let backslash = zero(word ^ (ONES * b'\\' as u64));
+    let control = word.wrapping_sub(ONES * b' ' as u64) & !word;
+    (quote | backslash | control) & TOPS
+}
+
+/// Length of the number at the start of `text`, and whether it fits a double.
+fn number(text: &[u8]) -> Option<(usize, bool)> {
+    let digits = |from: usize| from + text[from.min(text.len())..].iter().take_while(|b| b.is_ascii_digit()).count();
+    let start = usize::from(text[0] == b'-');
+    let mut at = digits(start);
+    if at == start || text[start] == b'0' && at > start + 1 {
+        return None;
+    }
+    let mut sure = at < 300;
+    if text.get(at) == Some(&b'.') {
+        let fraction = at + 1;
+        at = digits(fraction);
+        if at == fraction {
+            return None;
+        }
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        let exponent = at + 1 + usize::from(matches!(text.get(at + 1), Some(b'+' | b'-')));
+        at = digits(exponent);
+        if at == exponent {
+            return None;
+        }
+        sure = false;
+    }
+    Some((at, sure || super::number::double(&text[..at]).is_some()))
+}
+
+/// The four hexadecimal digits at `at`.
+pub(crate) fn hex4(bytes: &[u8], at: usize) -> Option<u32> {
+    let digits = bytes.get(at..at + 4)?;
+    digits.iter().try_fold(0, |unit, digit| Some(unit << 4 | (*digit as char).to_digit(16)?))
+}
+
+/// The escape at `at`, if it is the low half of a surrogate pair.
+pub(crate) fn low_half(bytes: &[u8], at: usize) -> Option<u32> {
+    let escape = bytes.get(at..at + 2)? == b"\\u";
+    hex4(bytes, at + 2).filter(|unit| escape && (0xdc00..0xe000).contains(unit))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(Span, usize)> {
+        let mut scanner = Scanner::new(text.as_bytes());
+        let span = scanner.value()?;
+        Ok((span, scanner.position))
+    }
+
+    #[test]
+    fn values_end_where_they_end() {
+        for text in ["1", "-0.5e+3", "\"a\\\"b\"", "{}", "[]", "[[],{\"a\":[1,{\"b\":null}]}]", "true", "false", "null"]
+        {
+            let (span, position) = read(&format!("{text}  ,")).unwrap();
+            assert_eq!((span.start, span.len()), (0, text.len()), "{text}");
+            assert_eq!(position, text.len() + 2);
+        }
+    }
+
+    #[test]
+    fn marks_say_what_copying_must_mend() {
+        let marks = |text: &str| read(text).unwrap().0.marks;
+        assert_eq!(marks(r#"{"a":1}"#), 0);
+        assert_eq!(marks(r#"{"a": 1}"#), SPACED);
+        assert_eq!(marks(r#"["\ud83d\ude00"]"#), ESCAPED);
+        assert_eq!(marks(r#"["\ud83d"]"#), ESCAPED | BROKEN);
+        assert_eq!(marks(r#"["\ude00\ud83d"]"#), ESCAPED | BROKEN);
+        for text in ["NaN", "[Infinity]", "-Infinity", "1e99999", "\"a\nb\""] {
+            assert_eq!(marks(text), BROKEN, "{text}");
+        }
+        assert_eq!(marks(&"9".repeat(40)), 0);
+        assert_eq!(marks(&"9".repeat(400)), BROKEN);
+    }
+
+    #[test]
+    fn what_is_not_json_is_refused_at_its_byte() {
+        for (text, at) in [
+            ("{\"a\" 1}", 5),
+            ("{\"a\":1,}", 7),
+            ("[1,]", 3),
+            ("[1 2]", 3),
+            ("[1}", 2),
+            ("tru", 0),
+            ("01", 0),
+            ("1.", 0),
+            ("-", 0),
+            ("\"a\\x\"", 2),
+            ("\"a", 2),
+            ("{1:2}", 1),
+            ("", 0),
+        ] {
+            assert_eq!(read(text).unwrap_err().at, at, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_is_bounded_without_recursion() {
+        let nested = |depth: usize| "[".repeat(depth) + &"]".repeat(depth);
+        assert!(read(&nested(limits::EVENT_DEPTH_MAX)).is_ok());
+        let error = read(&nested(limits::EVENT_DEPTH_MAX + 1)).unwrap_err();
+        assert_eq!((error.reason, error.at), (DeadLetterReason::TooDeep, limits::EVENT_DEPTH_MAX));
+        assert!(read(&"{\"a\":".repeat(100_000)).is_err());
+    }
+
+    #[test]
+    fn special_finds_the_first_of_its_bytes_at_every_place() {
+        for byte in [b'"', b'\\', 0, b'\n', 0x1f] {
+            for place in 0..8 {
+                let mut word = [b'a', 0x20, 0x80, 0xff, b'!', b'#', b'[', b']'];
+                word[place] = byte;
+                assert_eq!(special(u64::from_le_bytes(word)).trailing_zeros() as usize / 8, place);
+            }
+        }
+    }
+}
