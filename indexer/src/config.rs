@@ -1,5 +1,7 @@
 //! The `[indexer]` section.
 
+use std::time::Duration;
+
 use runtime::{ByteSize, DurationText};
 use serde::{Deserialize, Serialize};
 
@@ -50,6 +52,28 @@ const WRITER_BYTES_MIN: usize = 16 << 20;
 const SEEN_ENTRY_BYTES: usize = 96;
 
 impl Config {
+    /// All mistakes, as (key, expectation).
+    pub fn mistakes(&self) -> Vec<(&'static str, String)> {
+        let mut mistakes = Vec::new();
+        if self.commit_interval.get() < Duration::from_millis(10) {
+            mistakes.push(("indexer.commit_interval", format!("at least 10ms, got {}", self.commit_interval)));
+        }
+        if self.retention.get() < Duration::from_secs(3600) {
+            mistakes.push(("indexer.retention", format!("at least 1h, got {}", self.retention)));
+        }
+        if self.refresh_interval.get() > self.retention.get() / 2 {
+            let expected = format!("at most half of indexer.retention, got {}", self.refresh_interval);
+            mistakes.push(("indexer.refresh_interval", expected));
+        }
+        if self.memory_budget < ByteSize::mib(32) || self.memory_budget > ByteSize::gib(64) {
+            mistakes.push(("indexer.memory_budget", format!("from 32MiB to 64GiB, got {}", self.memory_budget)));
+        }
+        if !(1..=8).contains(&self.writer_threads) {
+            mistakes.push(("indexer.writer_threads", format!("from 1 to 8, got {}", self.writer_threads)));
+        }
+        mistakes
+    }
+
     /// A quarter goes to writers, an eighth to what is pending, three eighths to what was seen lately; the rest is slack.
     pub fn shard_budget(&self, shards: u32) -> ShardBudget {
         let shard = self.memory_budget.as_usize() / shards.max(1) as usize;
@@ -66,6 +90,19 @@ impl Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_mistakes_are_told() {
+        assert!(Config::default().mistakes().is_empty());
+        let wrong = Config {
+            commit_interval: DurationText::millis(1),
+            retention: DurationText::secs(1),
+            memory_budget: ByteSize::mib(1),
+            writer_threads: 0,
+            ..Config::default()
+        };
+        assert_eq!(wrong.mistakes().len(), 5);
+    }
 
     #[test]
     fn budget_is_kept_by_default() {

@@ -36,6 +36,10 @@ impl Sighting<'_> {
     }
 }
 
+/// Longest JSON of a context that is kept. A longer one counts as not sent, as one body could otherwise hold hundreds of
+/// megabytes of memory while it is indexed.
+pub const CONTEXT_BYTES_MAX: usize = 4 << 20;
+
 /// The state after `sighting`. The flag says that its attributes could not be read and count as not sent.
 pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextRecord, bool) {
     let mut record = stored.unwrap_or_else(|| empty(sighting));
@@ -43,9 +47,10 @@ pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextR
     if let Some(context) = sighting.context
         && sighting.seen_at >= record.attributes_at
     {
-        match serde_json::from_str::<Map<String, Value>>(context) {
-            Ok(attributes) => take_attributes(&mut record, attributes, sighting),
-            Err(_) => unreadable = true,
+        let is_short = context.len() <= CONTEXT_BYTES_MAX;
+        match is_short.then(|| serde_json::from_str::<Map<String, Value>>(context)) {
+            Some(Ok(attributes)) => take_attributes(&mut record, attributes, sighting),
+            _ => unreadable = true,
         }
         record.attributes_at = sighting.seen_at;
         record.content = sighting.content().unwrap_or_default();
@@ -263,6 +268,10 @@ mod tests {
     fn unreadable_attributes_count_as_not_sent() {
         let (record, unreadable) =
             fold(Some(folded(&[sighting(Some(r#"{"a":1}"#), 1, "")])), &sighting(Some("{"), 2, ""));
+        assert!(unreadable);
+        assert_eq!(record.parsed()["a"], 1);
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(CONTEXT_BYTES_MAX));
+        let (record, unreadable) = fold(Some(record), &sighting(Some(&long), 3, ""));
         assert!(unreadable);
         assert_eq!(record.parsed()["a"], 1);
     }

@@ -41,7 +41,7 @@ impl Metrics {
             ),
             unreadable_contexts: counter(
                 "tidegate_index_unreadable_contexts_total",
-                "Sightings whose attributes could not be read.",
+                "Sightings whose attributes could not be read or are too long.",
             ),
             rebuilds: counter("tidegate_index_rebuilds_total", "Shards begun anew from the log."),
             search_seconds: seconds("tidegate_search_seconds", "Time of one context search."),

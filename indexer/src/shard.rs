@@ -6,30 +6,25 @@
 //! anew from the start of the log; nothing else in the process notices but searches, which lack its contexts meanwhile.
 //! Seam: a snapshot would be fetched in `open_shard` before an empty directory is filled from the log.
 
+mod open_writer;
+
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
-use arrow::datatypes::TimestampMicrosecondType;
-use eventlog::{FetchedRecord, LogReader, frame};
-use events::{Environment, LogBatch, Offset, Topic, TopicPartition};
-use hashbrown::HashMap;
+use eventlog::LogReader;
+use events::{Offset, Topic, TopicPartition};
 use parking_lot::{Mutex, RwLock};
 use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::Notify;
-use tokio::time::Instant;
-use xxhash_rust::xxh3::xxh3_64;
 
 use crate::config::{Config, ShardBudget};
-use crate::fold::{Seen, SeenLately, Sighting, fold};
-use crate::index::{self, FORMAT, OpenedShard, Position, ShardReader, ShardWriter};
+use crate::index::{self, OpenedShard, ShardReader, ShardWriter};
 use crate::metrics::Metrics;
-use crate::record::ContextRecord;
-use crate::terms::EnvironmentPrefix;
 use crate::{Error, Result};
+use open_writer::OpenWriter;
 
 /// Name under which the log knows this reader.
 pub const READER: &str = "indexer";
@@ -38,10 +33,6 @@ pub const READER: &str = "indexer";
 const FETCH_BYTES: usize = 4 << 20;
 /// An idle shard looks this often whether its directory is still there.
 const IDLE_WAIT: Duration = Duration::from_secs(2);
-/// Where only unchanged contexts were read, the offset is saved this often, so that the log can forget them.
-const OFFSET_COMMIT_INTERVAL: Duration = Duration::from_secs(10);
-/// How often old contexts are looked for.
-const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 /// Larger indexes are not read through after the start.
 const CHECKED_BYTES_MAX: u64 = 1 << 30;
 /// After a failure that passes by itself.
@@ -72,6 +63,7 @@ pub struct Shard {
     is_suspect: AtomicBool,
     /// Files do not fit their checksums.
     is_damaged: AtomicBool,
+    is_being_checked: AtomicBool,
     /// Wakes the task for either.
     wake: Notify,
 }
@@ -85,6 +77,7 @@ impl Shard {
             progress: Mutex::default(),
             is_suspect: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
+            is_being_checked: AtomicBool::new(false),
             wake: Notify::new(),
         }
     }
@@ -122,32 +115,8 @@ pub struct ShardTask {
     shard: Arc<Shard>,
     surroundings: Surroundings,
     open: Option<OpenWriter>,
-}
-
-struct OpenWriter {
-    writer: ShardWriter,
-    topic_id: String,
-    /// First offset not folded yet; None: the first that the log holds.
-    next: Option<i64>,
-    received_at: i64,
-    /// What the last commit covers.
-    committed: Option<Position>,
-    pending: HashMap<Vec<u8>, Pending>,
-    pending_bytes: usize,
-    seen: SeenLately,
-    environments: HashMap<(String, String), EnvironmentPrefix>,
-    /// Set when something waits for a commit.
-    dirty: bool,
-    /// Set when the offset alone has moved.
-    moved: bool,
-    last_commit: Option<Instant>,
-    last_expiry: Option<Instant>,
-}
-
-struct Pending {
-    environment: EnvironmentPrefix,
-    record: ContextRecord,
-    is_stored: bool,
+    /// Failures since the last success: only the first is told as an error.
+    failures: u64,
 }
 
 impl ShardTask {
@@ -156,7 +125,7 @@ impl ShardTask {
     /// # Errors
     /// As [`index::open`].
     pub fn open(shard: Arc<Shard>, surroundings: Surroundings) -> Result<Self> {
-        let mut task = Self { shard, surroundings, open: None };
+        let mut task = Self { shard, surroundings, open: None, failures: 0 };
         task.open_shard()?;
         Ok(task)
     }
@@ -198,21 +167,8 @@ impl ShardTask {
         if is_suspect || index::size_bytes(writer.path()) <= CHECKED_BYTES_MAX {
             check_files_beside(&writer, Arc::clone(&self.shard));
         }
-        self.open = Some(OpenWriter {
-            next,
-            writer,
-            topic_id,
-            received_at,
-            committed: None,
-            pending: HashMap::new(),
-            pending_bytes: 0,
-            seen: SeenLately::new(self.surroundings.budget.seen_entries),
-            environments: HashMap::new(),
-            dirty: false,
-            moved: false,
-            last_commit: None,
-            last_expiry: None,
-        });
+        let seen_entries = self.surroundings.budget.seen_entries;
+        self.open = Some(OpenWriter::new(writer, topic_id, next, received_at, seen_entries));
         Ok(())
     }
 
@@ -225,8 +181,9 @@ impl ShardTask {
     pub async fn run(mut self, shutdown: Shutdown) {
         self.surroundings.log.commit(READER, self.topic_partition(), Offset(self.shard.progress.lock().next));
         while !shutdown.has_begun() {
-            if let Err(error) = self.step(&shutdown).await {
-                self.recover(error, &shutdown).await;
+            match self.step(&shutdown).await {
+                Ok(()) => self.failures = 0,
+                Err(error) => self.recover(error, &shutdown).await,
             }
         }
         if let Err(error) = self.blocking(OpenWriter::commit_if_dirty).await {
@@ -334,6 +291,7 @@ impl ShardTask {
     /// still be opened, and checks its files.
     async fn recover(&mut self, error: Error, shutdown: &Shutdown) {
         let partition = self.shard.partition;
+        self.failures += 1;
         // Frees the lock; what was folded and not committed is read again.
         self.open = None;
         if matches!(error, Error::Damaged { .. }) {
@@ -345,7 +303,11 @@ impl ShardTask {
                 Err(error) => tracing::error!(partition, %error, "index could not be begun anew, trying again"),
             }
         } else {
-            tracing::error!(partition, %error, "indexing failed, trying again");
+            if self.failures == 1 {
+                tracing::error!(partition, %error, "indexing failed, trying again");
+            } else {
+                tracing::debug!(partition, %error, failures = self.failures, "indexing failed again");
+            }
             self.shard.is_suspect.store(true, Ordering::Relaxed);
         }
         tokio::select! {
@@ -362,153 +324,16 @@ fn known_time(micros: i64) -> Option<UnixMicros> {
 /// Damage within a file shows only when it is read. So all files are read once after opening, and whenever something
 /// failed that damage may explain, beside the work.
 fn check_files_beside(writer: &ShardWriter, shard: Arc<Shard>) {
+    if shard.is_being_checked.swap(true, Ordering::Relaxed) {
+        return;
+    }
     let (index, path) = (writer.index().clone(), writer.path().to_owned());
     std::thread::spawn(move || {
-        if index::has_damaged_files(&index, &path) {
+        let is_damaged = index::has_damaged_files(&index, &path);
+        shard.is_being_checked.store(false, Ordering::Relaxed);
+        if is_damaged {
             shard.is_damaged.store(true, Ordering::Relaxed);
             shard.wake.notify_one();
         }
     });
-}
-
-impl OpenWriter {
-    /// How long to wait for records before something else is due.
-    fn wait_max(&self, config: &Config) -> Duration {
-        if !self.dirty {
-            return IDLE_WAIT;
-        }
-        let since = self.last_commit.map_or(Duration::MAX, |at| at.elapsed());
-        config.commit_interval.get().saturating_sub(since)
-    }
-
-    fn take(&mut self, fetched: &[FetchedRecord], surroundings: &Surroundings) -> Result<()> {
-        for record in fetched {
-            match frame::decode(&record.frame) {
-                Ok(LogBatch::Sightings(batch)) => self.fold_rows(batch.sightings(), surroundings)?,
-                Ok(_) => {
-                    tracing::error!(offset = record.offset.0, "record of another topic among the contexts passed over")
-                }
-                Err(error) => {
-                    surroundings.metrics.corrupt_records.inc();
-                    tracing::error!(offset = record.offset.0, %error, "unreadable record passed over");
-                }
-            }
-            self.next = Some(record.offset.0 + 1);
-            self.moved = true;
-            if self.pending_bytes >= surroundings.budget.pending_bytes {
-                self.commit(surroundings)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn fold_rows(&mut self, rows: &RecordBatch, surroundings: &Surroundings) -> Result<()> {
-        let text = |column: usize| rows.column(column).as_string::<i32>();
-        let time = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>();
-        let (projects, environments, kinds, keys) = (text(0), text(1), text(2), text(3));
-        let (anonymous, contexts) = (rows.column(4).as_boolean(), text(5));
-        let (seen_at, received_at, applications) = (time(6), time(7), text(8));
-        let refresh = surroundings.config.refresh_interval.get().as_micros() as i64;
-        surroundings.metrics.sightings.inc_by(rows.num_rows() as u64);
-        for row in 0..rows.num_rows() {
-            let sighting = Sighting {
-                environment: self.environment(projects.value(row), environments.value(row)),
-                kind: kinds.value(row),
-                key: keys.value(row),
-                anonymous: anonymous.value(row),
-                context: contexts.is_valid(row).then(|| contexts.value(row)),
-                seen_at: seen_at.value(row),
-                application: if applications.is_valid(row) { applications.value(row) } else { "" },
-            };
-            self.received_at = self.received_at.max(received_at.value(row));
-            self.see(&sighting, refresh, &surroundings.metrics)?;
-        }
-        Ok(())
-    }
-
-    fn environment(&mut self, project: &str, key: &str) -> EnvironmentPrefix {
-        // The set of environments is small and fixed by the configuration.
-        let name = (project.to_owned(), key.to_owned());
-        *self.environments.entry(name).or_insert_with(|| EnvironmentPrefix::new(&Environment::new(project, key)))
-    }
-
-    fn see(&mut self, sighting: &Sighting<'_>, refresh: i64, metrics: &Metrics) -> Result<()> {
-        let identity = sighting.environment.identity(sighting.kind, sighting.key);
-        let identity_hash = xxh3_64(&identity);
-        if self.seen.covers(identity_hash, sighting, refresh) {
-            metrics.unchanged_sightings.inc();
-            return Ok(());
-        }
-        let (stored, is_stored) = match self.pending.remove(&identity) {
-            Some(pending) => {
-                self.pending_bytes -= pending.record.bytes() + identity.len();
-                (Some(pending.record), pending.is_stored)
-            }
-            None => match self.writer.reader().find_unless(&identity, |seen| seen.covers(sighting, refresh))? {
-                Some((seen, None)) => {
-                    self.seen.remember(identity_hash, seen);
-                    metrics.unchanged_sightings.inc();
-                    return Ok(());
-                }
-                Some((_, stored)) => (stored, true),
-                None => (None, false),
-            },
-        };
-        let (record, unreadable) = fold(stored, sighting);
-        metrics.unreadable_contexts.inc_by(u64::from(unreadable));
-        self.seen.remember(identity_hash, Seen::of(&record));
-        self.pending_bytes += record.bytes() + identity.len();
-        self.pending.insert(identity, Pending { environment: sighting.environment, record, is_stored });
-        self.dirty = true;
-        Ok(())
-    }
-
-    fn expire_if_due(&mut self, surroundings: &Surroundings) -> Result<()> {
-        let now = surroundings.runtime.clock.instant();
-        if self.last_expiry.is_some_and(|at| now - at < EXPIRY_INTERVAL) {
-            return Ok(());
-        }
-        self.last_expiry = Some(now);
-        let cutoff = surroundings.runtime.clock.now().saturating_sub(surroundings.config.retention.get());
-        self.dirty |= self.writer.expire(cutoff.0)?;
-        Ok(())
-    }
-
-    fn commit_if_due(&mut self, surroundings: &Surroundings) -> Result<()> {
-        let interval = if self.dirty {
-            surroundings.config.commit_interval.get()
-        } else if self.moved {
-            OFFSET_COMMIT_INTERVAL
-        } else {
-            return Ok(());
-        };
-        if self.last_commit.is_none_or(|at| at.elapsed() >= interval) { self.commit(surroundings) } else { Ok(()) }
-    }
-
-    fn commit_if_dirty(&mut self, surroundings: &Surroundings) -> Result<()> {
-        if self.dirty || self.moved { self.commit(surroundings) } else { Ok(()) }
-    }
-
-    fn commit(&mut self, surroundings: &Surroundings) -> Result<()> {
-        let timer = surroundings.metrics.commit_seconds.start_timer();
-        for pending in self.pending.values() {
-            self.writer.put(&pending.environment, &pending.record, pending.is_stored)?;
-        }
-        let next = self.next.unwrap_or(0);
-        let position =
-            Position { format: FORMAT, topic_id: self.topic_id.clone(), next, received_at: self.received_at };
-        self.writer.commit(&position)?;
-        self.committed = Some(position);
-        surroundings.metrics.written_contexts.inc_by(self.pending.len() as u64);
-        surroundings.metrics.commits.inc();
-        timer.observe_duration();
-        tracing::debug!(next, contexts = self.pending.len(), "index committed");
-        self.pending.clear();
-        self.pending.shrink_to(1024);
-        self.pending_bytes = 0;
-        self.dirty = false;
-        self.moved = false;
-        self.last_commit = Some(Instant::now());
-        Ok(())
-    }
 }

@@ -146,7 +146,7 @@ impl EnvironmentPrefix {
         term
     }
 
-    /// Terms of one value: whole, or as an element of an array. Null has none.
+    /// The term of one value: whole, or as an element of an array. Null has none, nor has what no filter can equal.
     pub fn value(&self, kind: &str, pointer: &str, value: &Value, is_element: bool) -> Option<Vec<u8>> {
         let tagged = |tag: Tag| if is_element { tag.as_element() } else { tag };
         let scalar = |tag: Tag, text: &str| {
@@ -170,9 +170,10 @@ impl EnvironmentPrefix {
                 Some(term)
             }
             Value::Array(_) | Value::Object(_) => {
+                let hash = xxh3_128(&canonical(value)?);
                 let mut term = self.attribute(family::WHOLE, kind, pointer).0;
                 term.push(if is_element { b'E' } else { b'W' });
-                term.extend_from_slice(&xxh3_128(&canonical(value)).to_be_bytes());
+                term.extend_from_slice(&hash.to_be_bytes());
                 Some(term)
             }
         }

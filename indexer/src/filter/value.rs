@@ -70,7 +70,7 @@ pub fn same(left: &Value, right: &Value) -> bool {
         (Value::String(left), Value::String(right)) => left == right,
         (Value::Number(left), Value::Number(right)) => number_text(left) == number_text(right),
         (Value::Array(_), Value::Array(_)) | (Value::Object(_), Value::Object(_)) => {
-            canonical(left) == canonical(right)
+            canonical(left).is_some_and(|left| canonical(right).is_some_and(|right| left == right))
         }
         (Value::Bool(left), Value::Bool(right)) => left == right,
         (Value::Null, Value::Null) => true,
@@ -78,14 +78,20 @@ pub fn same(left: &Value, right: &Value) -> bool {
     }
 }
 
-/// Bytes that are equal exactly if the values are the [`same`].
-pub fn canonical(value: &Value) -> Vec<u8> {
+/// Longest canonical form that is made: no value of a filter, which has at most 8 KiB, has a longer one.
+const CANONICAL_BYTES_MAX: usize = 64 << 10;
+
+/// Bytes that are equal exactly if the values are the [`same`]; None if they would be too long to equal a given value.
+pub fn canonical(value: &Value) -> Option<Vec<u8>> {
     let mut out = Vec::new();
     push_canonical(value, &mut out);
-    out
+    (out.len() <= CANONICAL_BYTES_MAX).then_some(out)
 }
 
 fn push_canonical(value: &Value, out: &mut Vec<u8>) {
+    if out.len() > CANONICAL_BYTES_MAX {
+        return;
+    }
     let push_text = |text: &str, out: &mut Vec<u8>| {
         out.extend_from_slice(&(text.len() as u64).to_le_bytes());
         out.extend_from_slice(text.as_bytes());

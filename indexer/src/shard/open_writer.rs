@@ -1,0 +1,230 @@
+//! The writer of an open shard: rows in, changed states pending, commits out.
+//!
+//! In: fetched records. Out: commits that hold states and offset together.
+//! Promise: what is pending stays within its budget, as reaching it commits at once; a state is looked up where it is
+//! cheapest: among what was seen lately, then what is pending, then the columns, and only then the stored record.
+//! Not here: what to do after a failure. All of this is then dropped and read again.
+
+use std::time::Duration;
+
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::TimestampMicrosecondType;
+use eventlog::{FetchedRecord, frame};
+use events::{Environment, LogBatch};
+use hashbrown::HashMap;
+use tokio::time::Instant;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::{IDLE_WAIT, Surroundings};
+use crate::Result;
+use crate::config::Config;
+use crate::fold::{Seen, SeenLately, Sighting, fold};
+use crate::index::{FORMAT, Position, ShardWriter};
+use crate::metrics::Metrics;
+use crate::record::ContextRecord;
+use crate::terms::EnvironmentPrefix;
+
+/// Where only unchanged contexts were read, the offset is saved this often, so that the log can forget them.
+const OFFSET_COMMIT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often old contexts are looked for.
+const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
+
+/// A shard that is open for writing.
+pub(super) struct OpenWriter {
+    pub writer: ShardWriter,
+    topic_id: String,
+    /// First offset not folded yet; None: the first that the log holds.
+    pub next: Option<i64>,
+    pub received_at: i64,
+    /// What the last commit covers.
+    pub committed: Option<Position>,
+    pending: HashMap<Vec<u8>, Pending>,
+    pending_bytes: usize,
+    seen: SeenLately,
+    /// Few: those of the configuration.
+    environments: Vec<(Environment, EnvironmentPrefix)>,
+    /// Set when something waits for a commit.
+    pub dirty: bool,
+    /// Set when the offset alone has moved.
+    moved: bool,
+    last_commit: Option<Instant>,
+    last_expiry: Option<Instant>,
+}
+
+struct Pending {
+    environment: EnvironmentPrefix,
+    record: ContextRecord,
+    is_stored: bool,
+}
+
+impl OpenWriter {
+    /// `next`: first offset to fold. `received_at`: newest time covered so far.
+    pub fn new(
+        writer: ShardWriter,
+        topic_id: String,
+        next: Option<i64>,
+        received_at: i64,
+        seen_entries: usize,
+    ) -> Self {
+        Self {
+            writer,
+            topic_id,
+            next,
+            received_at,
+            committed: None,
+            pending: HashMap::new(),
+            pending_bytes: 0,
+            seen: SeenLately::new(seen_entries),
+            environments: Vec::new(),
+            dirty: false,
+            moved: false,
+            last_commit: None,
+            last_expiry: None,
+        }
+    }
+
+    /// How long to wait for records before something else is due.
+    pub fn wait_max(&self, config: &Config) -> Duration {
+        if !self.dirty {
+            return IDLE_WAIT;
+        }
+        let since = self.last_commit.map_or(Duration::MAX, |at| at.elapsed());
+        config.commit_interval.get().saturating_sub(since)
+    }
+
+    pub fn take(&mut self, fetched: &[FetchedRecord], surroundings: &Surroundings) -> Result<()> {
+        for record in fetched {
+            match frame::decode(&record.frame) {
+                Ok(LogBatch::Sightings(batch)) => self.fold_rows(batch.sightings(), surroundings)?,
+                Ok(_) => {
+                    tracing::error!(offset = record.offset.0, "record of another topic among the contexts passed over")
+                }
+                Err(error) => {
+                    surroundings.metrics.corrupt_records.inc();
+                    tracing::error!(offset = record.offset.0, %error, "unreadable record passed over");
+                }
+            }
+            self.next = Some(record.offset.0 + 1);
+            self.moved = true;
+            if self.pending_bytes >= surroundings.budget.pending_bytes {
+                self.commit(surroundings)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn fold_rows(&mut self, rows: &RecordBatch, surroundings: &Surroundings) -> Result<()> {
+        let text = |column: usize| rows.column(column).as_string::<i32>();
+        let time = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>();
+        let (projects, environments, kinds, keys) = (text(0), text(1), text(2), text(3));
+        let (anonymous, contexts) = (rows.column(4).as_boolean(), text(5));
+        let (seen_at, received_at, applications) = (time(6), time(7), text(8));
+        let refresh = surroundings.config.refresh_interval.get().as_micros() as i64;
+        surroundings.metrics.sightings.inc_by(rows.num_rows() as u64);
+        for row in 0..rows.num_rows() {
+            let sighting = Sighting {
+                environment: self.environment(projects.value(row), environments.value(row)),
+                kind: kinds.value(row),
+                key: keys.value(row),
+                anonymous: anonymous.value(row),
+                context: contexts.is_valid(row).then(|| contexts.value(row)),
+                seen_at: seen_at.value(row),
+                application: if applications.is_valid(row) { applications.value(row) } else { "" },
+            };
+            self.received_at = self.received_at.max(received_at.value(row));
+            self.see(&sighting, refresh, &surroundings.metrics)?;
+        }
+        Ok(())
+    }
+
+    fn environment(&mut self, project: &str, key: &str) -> EnvironmentPrefix {
+        let known = self.environments.iter().find(|(known, _)| &*known.key == key && &*known.project == project);
+        if let Some((_, prefix)) = known {
+            return *prefix;
+        }
+        let environment = Environment::new(project, key);
+        let prefix = EnvironmentPrefix::new(&environment);
+        self.environments.push((environment, prefix));
+        prefix
+    }
+
+    fn see(&mut self, sighting: &Sighting<'_>, refresh: i64, metrics: &Metrics) -> Result<()> {
+        let identity = sighting.environment.identity(sighting.kind, sighting.key);
+        let identity_hash = xxh3_64(&identity);
+        if self.seen.covers(identity_hash, sighting, refresh) {
+            metrics.unchanged_sightings.inc();
+            return Ok(());
+        }
+        let (stored, is_stored) = match self.pending.remove(&identity) {
+            Some(pending) => {
+                self.pending_bytes -= pending.record.bytes() + identity.len();
+                (Some(pending.record), pending.is_stored)
+            }
+            None => match self.writer.reader().find_unless(&identity, |seen| seen.covers(sighting, refresh))? {
+                Some((seen, None)) => {
+                    self.seen.remember(identity_hash, seen);
+                    metrics.unchanged_sightings.inc();
+                    return Ok(());
+                }
+                Some((_, stored)) => (stored, true),
+                None => (None, false),
+            },
+        };
+        let (record, unreadable) = fold(stored, sighting);
+        metrics.unreadable_contexts.inc_by(u64::from(unreadable));
+        self.seen.remember(identity_hash, Seen::of(&record));
+        self.pending_bytes += record.bytes() + identity.len();
+        self.pending.insert(identity, Pending { environment: sighting.environment, record, is_stored });
+        self.dirty = true;
+        Ok(())
+    }
+
+    pub fn expire_if_due(&mut self, surroundings: &Surroundings) -> Result<()> {
+        let now = surroundings.runtime.clock.instant();
+        if self.last_expiry.is_some_and(|at| now - at < EXPIRY_INTERVAL) {
+            return Ok(());
+        }
+        self.last_expiry = Some(now);
+        let cutoff = surroundings.runtime.clock.now().saturating_sub(surroundings.config.retention.get());
+        self.dirty |= self.writer.expire(cutoff.0)?;
+        Ok(())
+    }
+
+    pub fn commit_if_due(&mut self, surroundings: &Surroundings) -> Result<()> {
+        let interval = if self.dirty {
+            surroundings.config.commit_interval.get()
+        } else if self.moved {
+            OFFSET_COMMIT_INTERVAL
+        } else {
+            return Ok(());
+        };
+        if self.last_commit.is_none_or(|at| at.elapsed() >= interval) { self.commit(surroundings) } else { Ok(()) }
+    }
+
+    pub fn commit_if_dirty(&mut self, surroundings: &Surroundings) -> Result<()> {
+        if self.dirty || self.moved { self.commit(surroundings) } else { Ok(()) }
+    }
+
+    fn commit(&mut self, surroundings: &Surroundings) -> Result<()> {
+        let timer = surroundings.metrics.commit_seconds.start_timer();
+        for pending in self.pending.values() {
+            self.writer.put(&pending.environment, &pending.record, pending.is_stored)?;
+        }
+        let next = self.next.unwrap_or(0);
+        let position =
+            Position { format: FORMAT, topic_id: self.topic_id.clone(), next, received_at: self.received_at };
+        self.writer.commit(&position)?;
+        self.committed = Some(position);
+        surroundings.metrics.written_contexts.inc_by(self.pending.len() as u64);
+        surroundings.metrics.commits.inc();
+        timer.observe_duration();
+        tracing::debug!(next, contexts = self.pending.len(), "index committed");
+        self.pending.clear();
+        self.pending.shrink_to(1024);
+        self.pending_bytes = 0;
+        self.dirty = false;
+        self.moved = false;
+        self.last_commit = Some(Instant::now());
+        Ok(())
+    }
+}
