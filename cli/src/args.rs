@@ -1,0 +1,323 @@
+//! The command line: what can be typed, and the help that teaches it.
+//!
+//! Flags that are also settings become the highest layer of the configuration (`Common::layers`).
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+
+use crate::config::{Flag, Layers};
+
+/// Receives feature-flag evaluation events, keeps them as an open table and makes their contexts searchable.
+#[derive(Debug, Parser)]
+#[command(name = "tidegate", version, arg_required_else_help = true, after_help = EXAMPLES, max_term_width = 100)]
+pub struct Arguments {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  tidegate serve                                   start with a development environment; prints its keys
+  tidegate serve --config pipeline.toml            start with your environments
+  tidegate query 'SELECT flag_key, sum(evaluations) FROM evaluation_counts GROUP BY 1'
+  tidegate contexts search 'plan equals gold'      find contexts by any attribute
+  tidegate dead-letters list                       what could not be read, and why
+  tidegate config check --config pipeline.toml     every mistake of a configuration at once
+
+Exit codes: 0 success, 1 failure, 2 wrong usage or configuration.";
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the pipeline: event endpoint, log, tables, context index, search API and page.
+    #[command(after_help = SERVE_HELP)]
+    Serve(Serve),
+    /// Run SQL over the tables and views; with or without a running server.
+    #[command(after_help = QUERY_HELP)]
+    Query(Query),
+    /// Work with contexts.
+    #[command(subcommand)]
+    Contexts(Contexts),
+    /// Look at what could not be read.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Check or print the configuration.
+    #[command(subcommand)]
+    Config(Config),
+    /// Print the completion script of a shell.
+    #[command(after_help = "Example:\n  tidegate completions bash > /etc/bash_completion.d/tidegate")]
+    Completions { shell: clap_complete::Shell },
+}
+
+const SERVE_HELP: &str = "\
+Without [[environments]] in the configuration, one development environment (project default, key dev) is made; its keys
+are kept in <data-dir>/dev-keys.toml and printed at the start.
+
+SIGTERM or SIGINT drains: requests under way are answered, the log is synced, the exit code is 0. A second signal ends
+the process at once; nothing that was acknowledged is lost by that.
+
+Examples:
+  tidegate serve --data-dir /var/lib/tidegate --listen 0.0.0.0:8030
+  TIDEGATE__COMPACTOR__COMMIT_INTERVAL=5s tidegate serve";
+
+const QUERY_HELP: &str = "\
+Tables: events, dead_letters. Views: evaluations, evaluation_counts, custom_events, migration_ops,
+experiment_exposures, contexts_seen, diagnostics, ledger. `SHOW TABLES` and `DESCRIBE events` tell more.
+
+Examples:
+  tidegate query 'SELECT kind, count(*) FROM events GROUP BY kind'
+  tidegate query --format csv 'SELECT * FROM evaluations LIMIT 100' > evaluations.csv
+  tidegate query --format parquet --output day.parquet \"SELECT * FROM events WHERE event_date = DATE '2026-03-01'\"";
+
+const SEARCH_HELP: &str = "\
+Filter: predicates `field operator value`, joined by `,` (and) or `|` (or), grouped by parentheses. Fields: kind, key,
+name, or any attribute (`plan`, `user.plan`, `user./address/city`). Operators: equals, notEquals, anyOf, contains,
+startsWith, exists, before, after.
+
+Examples:
+  tidegate contexts search 'kind equals user,plan equals gold'
+  tidegate contexts search 'user.email startsWith \"ana@\"' --columns key,name,email,lastSeen
+  tidegate contexts search 'device.os startsWith ios' --format json --limit 500
+  tidegate contexts search                                   everything, newest last seen first";
+
+/// Where the configuration and the data are.
+#[derive(Args, Clone, Debug, Default)]
+pub struct Common {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "TIDEGATE_CONFIG", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// Folder of log, tables and index [default: data].
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+}
+
+impl Common {
+    /// The layers of the configuration: file, this process's environment, these flags.
+    pub fn layers(&self) -> Layers {
+        let variables = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.to_string_lossy().into_owned())))
+            .collect();
+        let data_dir = self.data_dir.as_ref().map(|dir| Flag {
+            name: "data-dir",
+            path: "data_dir",
+            value: dir.to_string_lossy().into_owned(),
+        });
+        Layers { file: self.config.clone(), variables, flags: data_dir.into_iter().collect() }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Serve {
+    #[command(flatten)]
+    pub common: Common,
+    /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8030].
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// The log to use [default: embedded].
+    #[arg(long, value_name = "KIND")]
+    pub log: Option<String>,
+    /// Lowest level that is logged, or a filter such as `info,ingest=debug`.
+    #[arg(long, value_name = "FILTER", env = "TIDEGATE_LOG", default_value = "info")]
+    pub log_level: String,
+    /// Shape of log lines; by default text on a terminal and JSON elsewhere.
+    #[arg(long, value_name = "FORMAT", env = "TIDEGATE_LOG_FORMAT")]
+    pub log_format: Option<LogFormat>,
+}
+
+impl Serve {
+    pub fn layers(&self) -> Layers {
+        let mut layers = self.common.layers();
+        let flags = [("listen", "listen", &self.listen), ("log", "log.kind", &self.log)];
+        layers.flags.extend(
+            flags.into_iter().filter_map(|(name, path, value)| Some(Flag { name, path, value: value.clone()? })),
+        );
+        layers
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    Text,
+    Json,
+}
+
+#[derive(Args, Debug)]
+pub struct Query {
+    /// One SELECT, SHOW, DESCRIBE or EXPLAIN statement.
+    pub sql: String,
+    #[command(flatten)]
+    pub common: Common,
+    /// How rows are written. `json`: one object per line. `parquet` needs --output.
+    #[arg(long, value_enum, default_value_t = QueryFormat::Table)]
+    pub format: QueryFormat,
+    /// File to write; standard output without it.
+    #[arg(long, short, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub output: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum QueryFormat {
+    Table,
+    Csv,
+    Json,
+    Parquet,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Contexts {
+    /// Find contexts of an environment in a running server.
+    #[command(after_help = SEARCH_HELP)]
+    Search(Search),
+}
+
+#[derive(Args, Debug)]
+pub struct Search {
+    /// What to look for; everything without it.
+    #[arg(default_value = "")]
+    pub filter: String,
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub server: Server,
+    /// Project; needed when several environments are configured.
+    #[arg(long, value_name = "KEY")]
+    pub project: Option<String>,
+    /// Environment; needed when several are configured.
+    #[arg(long, value_name = "KEY")]
+    pub environment: Option<String>,
+    /// Columns of the table: attribute names, pointers such as /address/city, and lastSeen.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "kind,key,name,lastSeen")]
+    pub columns: Vec<String>,
+    /// `ts` oldest first, `-ts` newest first, `kind` by kind and key.
+    #[arg(long, value_parser = ["ts", "-ts", "kind"], default_value = "-ts", allow_hyphen_values = true)]
+    pub sort: String,
+    /// Most contexts to print.
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+    /// `json`: one record of the API per line.
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+}
+
+/// Which running server to ask.
+#[derive(Args, Clone, Debug)]
+pub struct Server {
+    /// Address of the server; from the configuration without it.
+    #[arg(long, value_name = "URL")]
+    pub server: Option<String>,
+    /// API token; from the configuration or <data-dir>/dev-keys.toml without it.
+    #[arg(long, value_name = "TOKEN", env = "TIDEGATE_API_TOKEN", hide_env_values = true)]
+    pub token: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ListFormat {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum DeadLetters {
+    /// List dead letters, newest first.
+    #[command(after_help = "Example:\n  tidegate dead-letters list --reason invalid_json --limit 20")]
+    List(DeadLettersList),
+    /// Show one dead letter with its headers and bytes.
+    #[command(after_help = "Example:\n  tidegate dead-letters show 5f0c2b7d9a4e1c38")]
+    Show(DeadLettersShow),
+}
+
+#[derive(Args, Debug)]
+pub struct DeadLettersList {
+    #[command(flatten)]
+    pub common: Common,
+    /// Only those with this reason, such as invalid_json or missing_field.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Most letters to print.
+    #[arg(long, default_value_t = 50)]
+    pub limit: usize,
+    /// `json`: one object per line.
+    #[arg(long, value_enum, default_value_t = ListFormat::Table)]
+    pub format: ListFormat,
+}
+
+#[derive(Args, Debug)]
+pub struct DeadLettersShow {
+    /// Id as in the list.
+    pub id: String,
+    #[command(flatten)]
+    pub common: Common,
+    /// Write nothing but the bytes of the body, as they arrived.
+    #[arg(long)]
+    pub raw: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Report every mistake of the configuration; exit code 2 if there is one.
+    #[command(after_help = "Example:\n  tidegate config check --config pipeline.toml")]
+    Check(Common),
+    /// Print the resolved configuration with secrets masked.
+    #[command(after_help = "Example:\n  TIDEGATE__LISTEN=0.0.0.0:80 tidegate config print")]
+    Print(Common),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn definition_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    fn every_command(command: &clap::Command, visit: &mut dyn FnMut(&clap::Command)) {
+        visit(command);
+        command.get_subcommands().for_each(|sub| every_command(sub, visit));
+    }
+
+    #[test]
+    fn every_command_and_flag_is_explained() {
+        every_command(&Arguments::command(), &mut |command| {
+            assert!(command.get_about().is_some(), "{} has no explanation", command.get_name());
+            for argument in command.get_arguments().filter(|argument| argument.get_id() != "shell") {
+                assert!(argument.get_help().is_some(), "{} {} has no help", command.get_name(), argument.get_id());
+            }
+        });
+    }
+
+    #[test]
+    fn help_shows_examples_that_parse() {
+        let mut examples = 0;
+        every_command(&Arguments::command(), &mut |command| {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            for line in help.lines().filter_map(|line| line.trim().strip_prefix("tidegate ")) {
+                // What follows two blanks is explanation; what follows `>` is the shell's.
+                let line = line.split("  ").next().unwrap().split(" > ").next().unwrap();
+                let words = shell_words(line);
+                let parsed = Arguments::try_parse_from(std::iter::once("tidegate".to_owned()).chain(words));
+                assert!(parsed.is_ok(), "{line}: {}", parsed.unwrap_err());
+                examples += 1;
+            }
+        });
+        assert!(examples >= 10, "{examples} examples");
+    }
+
+    /// Splits like a shell does, as far as the examples need it.
+    fn shell_words(line: &str) -> Vec<String> {
+        let (mut words, mut word, mut quote) = (Vec::new(), String::new(), None);
+        for c in line.chars() {
+            match (quote, c) {
+                (Some(open), c) if c == open => quote = None,
+                (None, '\'' | '"') => quote = Some(c),
+                (None, ' ') => words.push(std::mem::take(&mut word)),
+                (_, c) => word.push(c),
+            }
+        }
+        words.push(word);
+        words.retain(|word| !word.is_empty());
+        words
+    }
+}

@@ -1,0 +1,159 @@
+//! What settings must fulfil together, after each one alone is right.
+
+use std::collections::HashMap;
+
+use super::check::{Mistake, shown};
+use super::{Settings, mask};
+
+/// More partitions than this would be more files and shards than one machine has a use for.
+const PARTITIONS_MAX: u32 = 256;
+
+/// Everything in `settings` that contradicts something else or cannot be served by this version.
+pub fn mistakes(settings: &Settings) -> Vec<Mistake> {
+    let mut mistakes = Vec::new();
+    of_sections(settings, &mut mistakes);
+    of_places(settings, &mut mistakes);
+    of_environments(settings, &mut mistakes);
+    of_tokens(settings, &mut mistakes);
+    mistakes
+}
+
+fn mistake(path: impl Into<String>, value: Option<String>, problem: impl Into<String>) -> Mistake {
+    Mistake { path: path.into(), value, problem: problem.into(), origin: String::new() }
+}
+
+fn of_sections(settings: &Settings, mistakes: &mut Vec<Mistake>) {
+    let found = settings.compactor.mistakes();
+    mistakes.extend(found.into_iter().map(|(path, expected)| mistake(path, None, format!("expected {expected}"))));
+    for problem in settings.ingest.problems() {
+        let (path, expected) = problem.split_once(": ").unwrap_or(("ingest", &problem));
+        mistakes.push(mistake(path, None, expected));
+    }
+    of_log(&settings.log, mistakes);
+    of_indexer(&settings.indexer, mistakes);
+    if settings.log.kind == eventlog::config::Kind::Kafka {
+        mistakes.push(mistake(
+            "log.kind",
+            Some("\"kafka\"".into()),
+            "the Kafka log is not part of this version; use \"embedded\"",
+        ));
+    }
+}
+
+fn of_log(log: &eventlog::Config, mistakes: &mut Vec<Mistake>) {
+    let partitions = [
+        ("log.events_partitions", log.events_partitions),
+        ("log.contexts_partitions", log.contexts_partitions),
+        ("log.dead_letters_partitions", log.dead_letters_partitions),
+    ];
+    for (path, count) in partitions {
+        if !(1..=PARTITIONS_MAX).contains(&count) {
+            mistakes.push(mistake(
+                path,
+                Some(count.to_string()),
+                format!("expected a number from 1 to {PARTITIONS_MAX}"),
+            ));
+        }
+    }
+    // Retention removes whole segments, and stops short of the one that is being written.
+    let sizes = [
+        ("log.segment_bytes", log.segment_bytes, "log.retention_bytes", log.retention_bytes),
+        ("log.retention_bytes", log.retention_bytes, "log.bytes_max", log.bytes_max),
+    ];
+    for (path, size, larger_path, larger) in sizes {
+        if size > larger {
+            mistakes.push(mistake(path, Some(size.to_string()), format!("expected at most {larger_path}, {larger}")));
+        }
+    }
+}
+
+fn of_indexer(indexer: &indexer::Config, mistakes: &mut Vec<Mistake>) {
+    let mut require = |holds: bool, path: &str, value: String, expected: &str| {
+        if !holds {
+            mistakes.push(mistake(path, Some(value), format!("expected {expected}")));
+        }
+    };
+    let threads = indexer.writer_threads;
+    require((1..=8).contains(&threads), "indexer.writer_threads", threads.to_string(), "a number from 1 to 8");
+    let interval = indexer.commit_interval;
+    let millis = interval.get().as_millis();
+    require(millis >= 10, "indexer.commit_interval", interval.to_string(), "at least 10ms");
+    let budget = indexer.memory_budget;
+    require(budget.0 >= 32 << 20, "indexer.memory_budget", budget.to_string(), "at least 32MiB");
+    let retention = indexer.retention;
+    require(retention.get().as_secs() >= 3600, "indexer.retention", retention.to_string(), "at least 1h");
+}
+
+fn of_places(settings: &Settings, mistakes: &mut Vec<Mistake>) {
+    if settings.data_dir.as_os_str().is_empty() {
+        mistakes.push(mistake("data_dir", Some("\"\"".into()), "expected the path of a folder"));
+    }
+    if let Some((scheme, _)) = settings.storage.url.split_once("://")
+        && scheme != "file"
+    {
+        mistakes.push(mistake(
+            "storage.url",
+            Some(shown("storage.url", &toml::Value::String(settings.storage.url.clone()))),
+            "object stores are not part of this version; expected a local path or file:///…",
+        ));
+    }
+}
+
+fn of_environments(settings: &Settings, mistakes: &mut Vec<Mistake>) {
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut keys: HashMap<&str, String> = HashMap::new();
+    for (index, environment) in settings.environments.iter().enumerate() {
+        let path = format!("environments[{index}]");
+        for (name, text) in [("project", &environment.project), ("key", &environment.key)] {
+            if text.is_empty() || text.chars().any(char::is_control) {
+                mistakes.push(mistake(
+                    format!("{path}.{name}"),
+                    Some(format!("{text:?}")),
+                    "expected a name, not empty and without control characters",
+                ));
+            }
+        }
+        if let Some(first) = places.insert((&environment.project, &environment.key), index) {
+            let pair = format!("{}/{}", environment.project, environment.key);
+            mistakes.push(mistake(&path, None, format!("the environment {pair} is already environments[{first}]")));
+        }
+        let lists = [
+            ("sdk_keys", &environment.sdk_keys),
+            ("mobile_keys", &environment.mobile_keys),
+            ("client_side_ids", &environment.client_side_ids),
+        ];
+        for (name, list) in lists {
+            for (nth, key) in list.iter().enumerate() {
+                let path = format!("{path}.{name}[{nth}]");
+                if !is_credential(key) {
+                    mistakes.push(mistake(path, Some(mask::mask(key)), CREDENTIAL));
+                } else if let Some(first) = keys.get(key.as_str()) {
+                    // One key must lead to one environment, whatever the path family.
+                    mistakes.push(mistake(path, Some(mask::mask(key)), format!("the same key is already {first}")));
+                } else {
+                    keys.insert(key, path);
+                }
+            }
+        }
+    }
+}
+
+fn of_tokens(settings: &Settings, mistakes: &mut Vec<Mistake>) {
+    let mut tokens: HashMap<&str, usize> = HashMap::new();
+    for (index, token) in settings.api_tokens.iter().enumerate() {
+        let path = format!("api_tokens[{index}].token");
+        if !is_credential(&token.token) {
+            mistakes.push(mistake(path, Some(mask::mask(&token.token)), CREDENTIAL));
+        } else if let Some(first) = tokens.insert(&token.token, index) {
+            let problem = format!("the same token is already api_tokens[{first}]");
+            mistakes.push(mistake(path, Some(mask::mask(&token.token)), problem));
+        }
+    }
+}
+
+const CREDENTIAL: &str = "expected printable characters without blanks, at least one";
+
+/// Whether a text can be sent as a credential in a header or path.
+fn is_credential(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}

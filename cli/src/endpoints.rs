@@ -1,0 +1,106 @@
+//! What the one listener answers beside SDK paths: probes, metrics, the page, its endpoints, the search API.
+//!
+//! In: requests that `ingest::server` passes on. Out: answers; errors have the body of the search API (`code`,
+//! `message`, `id`). Promise: nothing here waits for or changes a stage; tokens are compared in constant time and never
+//! logged; every answer of the page forbids scripts, styles and connections from elsewhere.
+//! Not here: SDK paths (`ingest`), `/api/v2` (`indexer`).
+
+mod api;
+mod assets;
+mod refusal;
+pub mod setup;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use events::EnvironmentConfig;
+use futures::future::BoxFuture;
+use indexer::api::ApiAccess;
+use runtime::{Runtime, Telemetry};
+use serde_json::Value;
+
+pub use refusal::Refusal;
+
+use crate::lake::ContextPlace;
+
+/// What the endpoints ask of the running stages.
+pub trait Stages: Send + Sync {
+    /// Whether an event would be answered 202 now; if not, why.
+    fn readiness(&self) -> Result<(), String>;
+    /// Brings up to date what the metrics tell of states.
+    fn refresh_gauges(&self) -> BoxFuture<'_, ()>;
+    /// The body of `/api/tidegate/pipeline`.
+    fn pipeline(&self) -> BoxFuture<'_, Value>;
+}
+
+/// What the endpoints ask of the tables.
+pub trait Tables: Send + Sync {
+    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, anyhow::Result<Vec<Value>>>;
+    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<(Value, Vec<u8>)>>>;
+    fn evaluations(&self, place: ContextPlace, limit: usize) -> BoxFuture<'_, anyhow::Result<Vec<Value>>>;
+}
+
+/// Everything that handlers need.
+#[derive(Clone)]
+pub struct Shared(Arc<Inner>);
+
+pub struct Inner {
+    pub stages: Box<dyn Stages>,
+    pub tables: Box<dyn Tables>,
+    pub access: ApiAccess,
+    pub environments: Vec<EnvironmentConfig>,
+    /// How this server is reached if a request does not tell.
+    pub authority: String,
+    pub runtime: Runtime,
+}
+
+impl Shared {
+    pub fn new(inner: Inner) -> Self {
+        Self(Arc::new(inner))
+    }
+}
+
+impl std::ops::Deref for Shared {
+    type Target = Inner;
+
+    fn deref(&self) -> &Inner {
+        &self.0
+    }
+}
+
+/// All paths but those of SDKs. `search_api` answers everything below `/api/v2`.
+pub fn router(shared: Shared, search_api: Router) -> Router {
+    Router::new()
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .merge(assets::router())
+        .nest("/api/tidegate", api::guarded(&shared))
+        .fallback(not_found)
+        .with_state(shared)
+        .merge(search_api)
+}
+
+async fn readyz(State(shared): State<Shared>) -> Response {
+    match shared.stages.readiness() {
+        Ok(()) => "ready\n".into_response(),
+        Err(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+async fn metrics(State(shared): State<Shared>) -> Response {
+    shared.stages.refresh_gauges().await;
+    let telemetry: &Telemetry = &shared.runtime.telemetry;
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], telemetry.render()).into_response()
+}
+
+async fn not_found(State(shared): State<Shared>) -> Refusal {
+    Refusal::not_found(&shared.runtime, "there is nothing at this path")
+}
+
+#[cfg(test)]
+mod tests;

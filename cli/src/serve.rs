@@ -1,0 +1,279 @@
+//! `tidegate serve`: all stages in one process, on one listener.
+//!
+//! Order of the start: listener (an address in use is found before anything is touched), log (recovers, locks the data
+//! directory), tables, index, endpoint. Order of the end: the endpoint answers what it has accepted, then compactor and
+//! indexer commit what they hold, then the log is closed. Each part of the end has its time, so that the whole stays
+//! below ten seconds; what a stage did not finish it does after the next start, from its offsets.
+//!
+//! Three pools of threads: one answers requests; one follows the log for the index and asks the tables; one, of a single
+//! thread, compacts. The latter two stand back when cores are short.
+
+mod banner;
+mod gauges;
+mod pipeline;
+mod signals;
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
+use compactor::Compactor;
+use eventlog::LogReader;
+use eventlog::embedded::EmbeddedLog;
+use events::{Environments, Topic};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use hyper::body::Incoming;
+use indexer::Indexer;
+use indexer::api::ApiAccess;
+use ingest::Ingest;
+use runtime::{Runtime, Shutdown};
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tower::ServiceExt;
+
+use crate::args::Serve;
+use crate::config::{self, ApiTokenConfig, Role, Settings};
+use crate::dev_keys::DevKeys;
+use crate::endpoints::{self, Inner, Shared};
+use crate::lake::Lake;
+use crate::{logging, threads};
+
+/// Threads for the index and for questions to the tables.
+const BACK_THREADS: usize = 2;
+/// Time for requests under way. Clients give up after ten seconds, most of them after three.
+const ENDPOINT_DRAIN: Duration = Duration::from_millis(5500);
+/// Time for the commits of compactor and indexer.
+const STAGES_DRAIN: Duration = Duration::from_millis(2500);
+/// Time for the last fsync.
+const LOG_CLOSE: Duration = Duration::from_millis(1500);
+
+pub fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
+    let settings = config::load(&arguments.layers())?;
+    logging::start(&arguments.log_level, arguments.log_format)?;
+    let front = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("front").build()?;
+    let background = |name: &str, threads: usize| {
+        let mut pool = tokio::runtime::Builder::new_multi_thread();
+        pool.enable_all().thread_name(name).worker_threads(threads).on_thread_start(threads::stand_back).build()
+    };
+    let (back, compact) = (background("back", BACK_THREADS)?, background("compact", 1)?);
+    let code = front.block_on(serve(settings, back.handle().clone(), compact.handle().clone()));
+    // Nothing that is still running may hold up the end: all that had to be kept is kept.
+    compact.shutdown_background();
+    back.shutdown_background();
+    front.shutdown_background();
+    code
+}
+
+async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow::Result<ExitCode> {
+    let runtime = Runtime::system();
+    let mut signals = signals::Signals::new()?;
+    std::fs::create_dir_all(&settings.data_dir)
+        .with_context(|| format!("creating the data directory {}", settings.data_dir.display()))?;
+    let listener =
+        TcpListener::bind(settings.listen).await.with_context(|| format!("listening on {}", settings.listen))?;
+    let address = listener.local_addr()?;
+
+    let pipeline = Pipeline::open(&mut settings, &runtime, &back, &compact).await?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let stages = pipeline::RunningStages::new(&pipeline, Arc::clone(&draining), &runtime);
+    let shared = Shared::new(Inner {
+        stages: Box::new(stages),
+        tables: Box::new(pipeline::BoundedTables::new(Lake::new(settings.storage_resolved()), back.clone())),
+        access: api_access(&settings),
+        environments: settings.environments.clone(),
+        authority: address.to_string(),
+        runtime: runtime.clone(),
+    });
+    let router = endpoints::router(shared, pipeline.search_api(&settings));
+    let fallback = move |request: http::Request<Incoming>| -> BoxFuture<'static, Response> {
+        let answer = router.clone().oneshot(request.map(Body::new));
+        async move { answer.await.unwrap_or_else(|never| match never {}) }.boxed()
+    };
+
+    banner::print(&settings, address, pipeline.dev_keys.as_ref(), runtime.clock.now())?;
+    tracing::info!(%address, data_dir = %settings.data_dir.display(), version = env!("CARGO_PKG_VERSION"), "listening");
+    let endpoint_shutdown = Shutdown::new();
+    let endpoint = tokio::spawn(ingest::server::serve(
+        listener,
+        Arc::clone(&pipeline.ingest),
+        fallback,
+        endpoint_shutdown.clone(),
+    ));
+    let stages_shutdown = Shutdown::new();
+    let followers = pipeline.follow(&back, &compact, &stages_shutdown);
+
+    let signal = signals.next().await;
+    tracing::info!(signal, "draining");
+    draining.store(true, Ordering::Release);
+    let drained = drain(pipeline, endpoint_shutdown, endpoint, stages_shutdown, followers);
+    tokio::select! {
+        () = drained => {
+            tracing::info!("stopped");
+            Ok(ExitCode::SUCCESS)
+        }
+        signal = signals.next() => {
+            tracing::info!(signal, "ended at once by a second signal");
+            Ok(ExitCode::from(signals::EXIT_CODE))
+        }
+    }
+}
+
+/// All stages, opened.
+struct Pipeline {
+    log: Arc<EmbeddedLog>,
+    compactor: Option<Arc<Compactor>>,
+    indexer: Option<Arc<Indexer>>,
+    ingest: Arc<Ingest>,
+    /// Set when there was no environment in the configuration.
+    dev_keys: Option<DevKeys>,
+}
+
+impl Pipeline {
+    async fn open(settings: &mut Settings, runtime: &Runtime, back: &Handle, compact: &Handle) -> anyhow::Result<Self> {
+        let log = open_log(settings, runtime)?;
+        // After the log, which holds the lock: two processes must not make keys at once.
+        let dev_keys = if settings.environments.is_empty() {
+            Some(DevKeys::load_or_make(&settings.data_dir, &runtime.entropy)?)
+        } else {
+            None
+        };
+        if let Some(keys) = &dev_keys {
+            settings.environments = keys.environments.clone();
+            settings.api_tokens.extend(keys.api_tokens.clone());
+        }
+        let compactor = match settings.compactor.enabled {
+            true => Some(open_compactor(settings, &log, runtime, compact).await?),
+            false => {
+                // What it has not read is kept for the day it is switched on again.
+                compactor::TOPICS.into_iter().for_each(|topic| log.register(compactor::LOG_READER, topic));
+                None
+            }
+        };
+        let indexer = match settings.indexer.enabled {
+            true => Some(open_indexer(&settings.data_dir.join("index"), settings, &log, runtime, back).await?),
+            false => {
+                log.register(indexer::LOG_READER, Topic::Contexts);
+                None
+            }
+        };
+        let ingest = Ingest::new(
+            settings.ingest.clone(),
+            &settings.environments,
+            &settings.api_tokens.iter().map(ingest_token).collect::<Vec<_>>(),
+            log.clone(),
+            runtime.clone(),
+        )?;
+        Ok(Self { log, compactor, indexer, ingest: Arc::new(ingest), dev_keys })
+    }
+
+    /// Lets compactor and indexer follow the log. A stage that stops is reported; the endpoint goes on without it.
+    fn follow(&self, back: &Handle, compact: &Handle, shutdown: &Shutdown) -> Vec<JoinHandle<()>> {
+        let mut followers = Vec::new();
+        if let Some(compactor) = self.compactor.clone() {
+            let shutdown = shutdown.clone();
+            followers.push(compact.spawn(async move {
+                if let Err(error) = compactor.run(&shutdown).await {
+                    tracing::error!(%error, "the compactor stopped; events stay in the log until it runs again");
+                }
+            }));
+        }
+        if let Some(indexer) = self.indexer.clone() {
+            let shutdown = shutdown.clone();
+            followers.push(back.spawn(async move { indexer.run(shutdown).await }));
+        }
+        followers
+    }
+
+    fn search_api(&self, settings: &Settings) -> Router {
+        match &self.indexer {
+            Some(indexer) => indexer::api::router(Arc::clone(indexer), api_access(settings)),
+            None => Router::new(),
+        }
+    }
+}
+
+fn open_log(settings: &Settings, runtime: &Runtime) -> anyhow::Result<Arc<EmbeddedLog>> {
+    let dir = settings.data_dir.join("log");
+    let log = EmbeddedLog::open(&dir, &settings.log, runtime);
+    log.with_context(|| format!("opening the log {}", dir.display()))
+}
+
+async fn open_compactor(
+    settings: &Settings,
+    log: &Arc<EmbeddedLog>,
+    runtime: &Runtime,
+    compact: &Handle,
+) -> anyhow::Result<Arc<Compactor>> {
+    let (storage, config, log, runtime) =
+        (settings.storage_resolved(), settings.compactor.clone(), log.clone(), runtime.clone());
+    let opened = compact.spawn(async move { Compactor::open(&storage, &config, log, runtime).await }).await?;
+    Ok(Arc::new(opened.context("opening the tables")?))
+}
+
+async fn open_indexer(
+    dir: &Path,
+    settings: &Settings,
+    log: &Arc<EmbeddedLog>,
+    runtime: &Runtime,
+    back: &Handle,
+) -> anyhow::Result<Arc<Indexer>> {
+    let (dir, config, log, runtime) = (dir.to_owned(), settings.indexer.clone(), log.clone(), runtime.clone());
+    let opened = back.spawn_blocking(move || Indexer::open(&dir, config, log, &runtime)).await?;
+    Ok(Arc::new(opened.context("opening the index")?))
+}
+
+/// Who may use the search API and the page's endpoints.
+fn api_access(settings: &Settings) -> ApiAccess {
+    ApiAccess {
+        environments: Environments::new(&settings.environments),
+        tokens: settings.api_tokens.iter().map(api_token).collect(),
+        ..ApiAccess::default()
+    }
+}
+
+pub fn api_token(token: &ApiTokenConfig) -> indexer::api::ApiToken {
+    let role = match token.role {
+        Role::Reader => indexer::api::Role::Reader,
+        Role::Writer => indexer::api::Role::Writer,
+    };
+    indexer::api::ApiToken { token: token.token.clone(), role }
+}
+
+fn ingest_token(token: &ApiTokenConfig) -> ingest::ApiToken {
+    let role = match token.role {
+        Role::Reader => ingest::Role::Reader,
+        Role::Writer => ingest::Role::Writer,
+    };
+    ingest::ApiToken { token: token.token.clone(), role }
+}
+
+async fn drain(
+    pipeline: Pipeline,
+    endpoint_shutdown: Shutdown,
+    endpoint: JoinHandle<ingest::Result<()>>,
+    stages_shutdown: Shutdown,
+    followers: Vec<JoinHandle<()>>,
+) {
+    endpoint_shutdown.begin();
+    match tokio::time::timeout(ENDPOINT_DRAIN, endpoint).await {
+        Ok(Ok(Ok(()))) => {}
+        Ok(Ok(Err(error))) => tracing::error!(%error, "the endpoint failed"),
+        Ok(Err(error)) => tracing::error!(%error, "the endpoint failed"),
+        Err(_) => tracing::info!("some requests were still under way; they are cut"),
+    }
+    stages_shutdown.begin();
+    if tokio::time::timeout(STAGES_DRAIN, futures::future::join_all(followers)).await.is_err() {
+        tracing::info!("compactor or indexer had more to commit; they go on after the next start");
+    }
+    if tokio::time::timeout(LOG_CLOSE, pipeline.log.close()).await.is_err() {
+        tracing::warn!("the log did not close in time; everything acknowledged was synced before");
+    }
+}

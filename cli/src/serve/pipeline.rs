@@ -1,0 +1,204 @@
+//! How the running stages answer the endpoints.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use compactor::Compactor;
+use eventlog::embedded::EmbeddedLog;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use indexer::Indexer;
+use ingest::Ingest;
+use runtime::{Runtime, UnixMicros};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+use super::Pipeline;
+use super::gauges::Gauges;
+use crate::endpoints::{Stages, Tables};
+use crate::lake::{ContextPlace, Lake};
+
+/// Questions to the tables at once; each may hold some row groups in memory.
+const QUESTIONS_MAX: usize = 2;
+/// Longest time for one, waiting included.
+const QUESTION_TIME: Duration = Duration::from_secs(30);
+
+/// Reads the state of each stage when asked; holds nothing of its own.
+pub struct RunningStages {
+    log: Arc<EmbeddedLog>,
+    compactor: Option<Arc<Compactor>>,
+    indexer: Option<Arc<Indexer>>,
+    ingest: Arc<Ingest>,
+    draining: Arc<AtomicBool>,
+    runtime: Runtime,
+    started: Instant,
+    gauges: Gauges,
+}
+
+impl RunningStages {
+    pub fn new(pipeline: &Pipeline, draining: Arc<AtomicBool>, runtime: &Runtime) -> Self {
+        Self {
+            log: pipeline.log.clone(),
+            compactor: pipeline.compactor.clone(),
+            indexer: pipeline.indexer.clone(),
+            ingest: pipeline.ingest.clone(),
+            draining,
+            runtime: runtime.clone(),
+            started: runtime.clock.instant(),
+            gauges: Gauges::new(&runtime.telemetry),
+        }
+    }
+
+    /// Walks directories: not on a thread that answers requests.
+    async fn index_status(&self) -> Option<indexer::Status> {
+        let indexer = self.indexer.clone()?;
+        tokio::task::spawn_blocking(move || indexer.status()).await.ok()
+    }
+
+    fn log_state(&self) -> Value {
+        let partitions: Vec<Value> = self
+            .log
+            .ranges()
+            .into_iter()
+            .map(|(place, range)| {
+                json!({
+                    "topic": place.topic.name(),
+                    "partition": place.partition.0,
+                    "earliest": range.start.0,
+                    "next": range.end.0,
+                })
+            })
+            .collect();
+        json!({"bytes": self.log.bytes(), "partitions": partitions})
+    }
+}
+
+impl Stages for RunningStages {
+    fn readiness(&self) -> Result<(), String> {
+        if self.draining.load(Ordering::Acquire) {
+            return Err("shutting down".into());
+        }
+        self.ingest.ready()
+    }
+
+    fn refresh_gauges(&self) -> BoxFuture<'_, ()> {
+        async {
+            let gauges = &self.gauges;
+            gauges.uptime_seconds.set(self.started.elapsed().as_secs_f64());
+            gauges.log_pending_bytes.set(self.log.pending_bytes() as f64);
+            // It sets its own gauges when asked.
+            let _ = self.ingest.status();
+            if let Some(compactor) = &self.compactor {
+                let status = compactor.status();
+                gauges.table_lag_seconds.set(status.lag_seconds);
+                gauges.table_freshness_seconds.set(freshness(status.lag_records, status.lag_seconds));
+            }
+            if let Some(status) = self.index_status().await {
+                gauges.index_lag_records.set(status.lag_records as f64);
+                gauges.index_lag_seconds.set(status.lag_seconds);
+                gauges.index_freshness_seconds.set(freshness(status.lag_records, status.lag_seconds));
+                gauges.index_contexts.set(status.contexts as f64);
+                gauges.index_bytes.set(status.bytes as f64);
+            }
+        }
+        .boxed()
+    }
+
+    fn pipeline(&self) -> BoxFuture<'_, Value> {
+        async {
+            let now = self.runtime.clock.now();
+            let index = self.index_status().await;
+            json!({
+                "now": now.as_millis(),
+                "uptimeSeconds": self.started.elapsed().as_secs(),
+                "version": env!("CARGO_PKG_VERSION"),
+                "ingest": self.ingest.status(),
+                "log": self.log_state(),
+                "table": self.compactor.as_ref().map_or_else(|| json!({}), |compactor| table_state(&compactor.status())),
+                "index": index.as_ref().map_or_else(|| json!({}), index_state),
+            })
+        }
+        .boxed()
+    }
+}
+
+/// How old what can be seen is: nothing waiting means that everything can be seen.
+fn freshness(lag_records: u64, lag_seconds: f64) -> f64 {
+    if lag_records == 0 { 0.0 } else { lag_seconds }
+}
+
+fn millis(time: Option<UnixMicros>) -> Option<i64> {
+    time.map(UnixMicros::as_millis)
+}
+
+fn table_state(status: &compactor::Status) -> Value {
+    json!({
+        "version": status.table_version,
+        "files": status.files,
+        "bytes": status.bytes,
+        "lagRecords": status.lag_records,
+        "lagSeconds": status.lag_seconds,
+        "lastCommitMs": millis(status.last_commit_at),
+        "freshnessSeconds": freshness(status.lag_records, status.lag_seconds),
+        "stopped": status.stopped,
+    })
+}
+
+fn index_state(status: &indexer::Status) -> Value {
+    json!({
+        "contexts": status.contexts,
+        "bytes": status.bytes,
+        "lagRecords": status.lag_records,
+        "lagSeconds": status.lag_seconds,
+        "lastCommitMs": millis(status.last_commit),
+        "freshnessSeconds": freshness(status.lag_records, status.lag_seconds),
+    })
+}
+
+/// The tables with a bound on how many questions they answer at once, on threads that do not answer events.
+pub struct BoundedTables {
+    lake: Lake,
+    back: Handle,
+    room: Arc<Semaphore>,
+}
+
+impl BoundedTables {
+    pub fn new(lake: Lake, back: Handle) -> Self {
+        Self { lake, back, room: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
+    }
+
+    fn ask<T, F>(&self, question: impl FnOnce(Lake) -> F + Send + 'static) -> BoxFuture<'static, anyhow::Result<T>>
+    where
+        T: Send + 'static,
+        F: Future<Output = anyhow::Result<T>> + Send,
+    {
+        let (lake, room) = (self.lake.clone(), Arc::clone(&self.room));
+        let asked = self.back.spawn(async move {
+            let answer = async {
+                let _place = room.acquire().await?;
+                question(lake).await
+            };
+            tokio::time::timeout(QUESTION_TIME, answer).await.context("the tables took too long")?
+        });
+        async move { asked.await? }.boxed()
+    }
+}
+
+impl Tables for BoundedTables {
+    fn dead_letters(&self, limit: usize) -> BoxFuture<'_, anyhow::Result<Vec<Value>>> {
+        self.ask(move |lake| async move { lake.dead_letters(None, limit).await })
+    }
+
+    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<(Value, Vec<u8>)>>> {
+        let id = id.to_owned();
+        self.ask(move |lake| async move { lake.dead_letter(&id).await })
+    }
+
+    fn evaluations(&self, place: ContextPlace, limit: usize) -> BoxFuture<'_, anyhow::Result<Vec<Value>>> {
+        self.ask(move |lake| async move { lake.evaluations(&place, limit).await })
+    }
+}
