@@ -115,7 +115,7 @@ export class PipelineView {
     this.flow.ingest.show("good", [["Connections", count(ingest.connections)], ["Bytes in flight", bytes(ingest.bytesInFlight)], ["Repeats dropped", count(ingest.deduplicatedPayloadsTotal)], ["Dead letters", count(lost)]]);
     this.flow.log.show("good", [["Size", bytes(log.bytes)], ["Records kept", compact(records)], ["Partitions", count(log.partitions?.length)], ["Records written", compact(sum((log.partitions ?? []).map(({ next }) => next)))]]);
     this.flow.table.show(health(table), [["Freshness", seconds(table.freshnessSeconds)], ["Lag", lag(table)], ["Last commit", since(table.lastCommitMs, answer.now)], ["Files", `${compact(table.files)}, ${bytes(table.bytes)}`]]);
-    setText(this.flow.table.note, table.stopped ? String(table.stopped) : "");
+    setText(this.flow.table.note, [table.stopped ?? []].flat().join("; "));
     this.flow.index.show(health(index), [["Freshness", seconds(index.freshnessSeconds)], ["Lag", lag(index)], ["Last commit", since(index.lastCommitMs, answer.now)], ["Contexts", `${compact(index.contexts)}, ${bytes(index.bytes)}`]]);
     this.drawTables(ingest, log, per);
   }
@@ -162,7 +162,7 @@ function since(ms, now) {
 }
 
 function health({ lagRecords, lagSeconds, stopped }) {
-  if (stopped) return "stopped";
+  if (stopped?.length > 0) return "stopped";
   if (lagRecords === undefined || lagRecords === null) return "unknown";
   return lagSeconds > LAG_WARN_SECONDS ? "late" : "good";
 }

@@ -38,10 +38,15 @@ async function fill(body, place) {
 
 function draw(body, place, answer) {
   const keys = (answer.environments ?? []).find(({ project, environment }) => project === place.project && environment === place.environment);
-  const texts = { curl: answer.curl, ...answer.sdk };
+  const texts = { curl: inLines(answer.curl ?? ""), ...answer.sdk };
   const known = LANGUAGES.filter(([name]) => texts[name]);
   const others = Object.keys(answer.sdk ?? {}).filter((name) => !LANGUAGES.some(([known]) => known === name));
   replace(body, tabs([...known, ...others.map((name) => [name, name])], texts, swapKeys(answer, place)), h("h3", {}, "Keys"), facts(answer, keys));
+}
+
+// One argument a line is easier to read, and the shell takes it all the same.
+function inLines(curl) {
+  return curl.includes("\n") ? curl : curl.replaceAll(/ (-[Hd]) '/g, " \\\n  $1 '");
 }
 
 // The server writes its lines for the first environment that has an SDK key; the same lines serve another one with its own keys.
