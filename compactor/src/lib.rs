@@ -1,1 +1,214 @@
-//! x
+//! Log to table: events and dead letters become open Delta tables, each acknowledged row exactly once.
+//!
+//! The walk of a record, in the order of the modules: [`consume`] reads it from where the table stands and [`dedup`]
+//! drops repeated payloads; [`expand`] turns frames into sorted rows; [`write`] makes Parquet files of them; [`commit`]
+//! makes files and offsets visible together; [`land`] is the loop around these. Beside it, [`upkeep`] merges small
+//! files, writes checkpoints, drops what is too old and keeps the [`ledger`]. [`views`] is for those who query.
+//!
+//! The table is the only authority: where to read on, what was seen, which files count. This process may die anywhere, or
+//! wake up after another one took over, and nothing is lost or doubled.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod config;
+pub mod error;
+pub mod schema;
+
+mod commit;
+mod consume;
+mod dedup;
+mod expand;
+#[cfg(test)]
+mod fixtures;
+mod land;
+mod ledger;
+mod merge;
+mod metrics;
+mod poison;
+mod read;
+mod retention;
+mod stats;
+mod status;
+mod table;
+mod upkeep;
+mod views;
+mod write;
+
+use std::sync::Arc;
+
+use eventlog::LogReader;
+use events::Topic;
+use runtime::{Runtime, Shutdown, UnixMicros};
+use tokio::sync::{Mutex, Notify};
+
+pub use config::{Config, StorageConfig};
+pub use error::{Error, Result};
+pub use status::Status;
+pub use table::store::Storage;
+pub use views::{VIEWS, sql_context, sql_context_on};
+
+use consume::DedupSettings;
+use land::{LandContext, LandSettings, Lander};
+use merge::MergeSettings;
+use metrics::Metrics;
+use schema::{DEAD_LETTERS, EVENTS, LEDGER};
+use status::StatusBoard;
+use table::Table;
+use upkeep::{Upkeep, UpkeepSettings};
+
+/// Name under which the log's retention waits for this stage.
+pub const LOG_READER: &str = consume::READER;
+
+/// Topics that this stage reads.
+pub const TOPICS: [Topic; 2] = [Topic::Events, Topic::DeadLetters];
+
+/// The stage. Share it in an `Arc`: one task runs it, others ask for its status.
+pub struct Compactor {
+    work: Mutex<Work>,
+    status: StatusBoard,
+    metrics: Metrics,
+    runtime: Runtime,
+}
+
+struct Work {
+    events: Lander,
+    dead_letters: Lander,
+    upkeep: Upkeep,
+}
+
+impl Compactor {
+    /// Opens the tables, making those that are missing.
+    ///
+    /// # Errors
+    /// `Config` (kind `Reject`) for mistakes in the configuration; `Store` (kind `Retry`) if the storage does not answer;
+    /// `Table` (kind `Fatal`) if a table is there that this version must not write to.
+    pub async fn open(
+        storage: &StorageConfig,
+        config: &Config,
+        log: Arc<dyn LogReader>,
+        runtime: Runtime,
+    ) -> Result<Self> {
+        Self::open_on(Storage::open(storage)?, config, log, runtime, Steps::default()).await
+    }
+
+    /// [`Self::open`] over a storage that is open already, with points at which a test may stop it.
+    pub async fn open_on(
+        storage: Storage,
+        config: &Config,
+        log: Arc<dyn LogReader>,
+        runtime: Runtime,
+        steps: Steps,
+    ) -> Result<Self> {
+        config.check()?;
+        let metrics = Metrics::new(&runtime.telemetry);
+        let kept = config.vacuum_age.get();
+        let open = async |spec| Table::open(spec, &storage, kept, runtime.clone(), metrics.clone()).await.map(Arc::new);
+        let (events, dead_letters, ledger) = (open(&EVENTS).await?, open(&DEAD_LETTERS).await?, open(&LEDGER).await?);
+
+        let status = StatusBoard::default();
+        {
+            let state = events.state().await;
+            let newest = state.newest_own_info.as_ref().and_then(|info| info.newest_received_at);
+            status.set_landed(state.last_commit_at.map(UnixMicros::from_millis), newest.map(UnixMicros));
+        }
+        let landed = Arc::new(Notify::new());
+        let context = LandContext {
+            dead_letters: Arc::clone(&dead_letters),
+            settings: land_settings(config, log.as_ref()),
+            log,
+            runtime: runtime.clone(),
+            metrics: metrics.clone(),
+            status: status.clone(),
+            landed: Arc::clone(&landed),
+            steps: steps.clone(),
+        };
+        let shares = config.shares();
+        let merge = MergeSettings {
+            target_bytes: config.target_file_bytes.bytes(),
+            files_min: config.merge_files_min as usize,
+            memory_bytes: shares.merge_bytes,
+        };
+        let settings = UpkeepSettings {
+            merge: config.merge.then_some(merge),
+            retention: config.retention.get(),
+            vacuum_age: config.vacuum_age.get(),
+        };
+        let sources = vec![Arc::clone(&events), Arc::clone(&dead_letters)];
+        let work = Work {
+            events: Lander::new(Topic::Events, events, context.clone()),
+            dead_letters: Lander::new(Topic::DeadLetters, dead_letters, context),
+            upkeep: Upkeep::new(sources, ledger, settings, runtime.clone(), landed, steps),
+        };
+        Ok(Self { work: Mutex::new(work), status, metrics, runtime })
+    }
+
+    /// Runs until shutdown; then commits what is buffered, if that is quick, and returns.
+    ///
+    /// All of it is one task that spawns none: beside ingest in one process, give it a thread of its own.
+    pub async fn run(&self, shutdown: &Shutdown) -> Result<()> {
+        let mut work = self.work.lock().await;
+        let Work { events, dead_letters, upkeep } = &mut *work;
+        let (events, dead_letters, ()) =
+            tokio::join!(events.run(shutdown), dead_letters.run(shutdown), upkeep.run(shutdown));
+        events.and(dead_letters)
+    }
+
+    /// Lands all that the log holds now and does the upkeep that is due. For tools and tests, instead of [`Self::run`].
+    pub async fn land_available(&self) -> Result<()> {
+        let mut work = self.work.lock().await;
+        work.events.land_available().await?;
+        work.dead_letters.land_available().await?;
+        work.upkeep.copy_ledger().await?;
+        work.upkeep.round().await
+    }
+
+    pub fn status(&self) -> Status {
+        self.status.read(&self.runtime.clock, &self.metrics)
+    }
+}
+
+fn land_settings(config: &Config, log: &dyn LogReader) -> LandSettings {
+    let shares = config.shares();
+    let windows = TOPICS.iter().map(|topic| log.partitions(*topic) as usize).sum::<usize>().max(1);
+    LandSettings {
+        commit_interval: config.commit_interval.get(),
+        // Events and dead letters buffer separately, and dead letters are rare.
+        buffer_bytes: shares.buffer_bytes,
+        target_file_bytes: config.target_file_bytes.bytes(),
+        dedup: DedupSettings { window: config.dedup_window.get(), entries_max: shares.dedup_entries / windows },
+    }
+}
+
+/// Steps between which a process may die.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    PoisonLanded,
+    FilesWritten,
+    Committed,
+    MergeWritten,
+    MergeCommitted,
+}
+
+/// Lets a test stop the stage at a [`Step`]; in the program nothing stops.
+#[derive(Clone, Default)]
+pub struct Steps(Option<Arc<dyn Fn(Step) -> bool + Send + Sync>>);
+
+impl Steps {
+    /// `dies`: whether the process ends at this step.
+    pub fn new(dies: impl Fn(Step) -> bool + Send + Sync + 'static) -> Self {
+        Self(Some(Arc::new(dies)))
+    }
+
+    fn at(&self, step: Step) -> Result<()> {
+        match &self.0 {
+            Some(dies) if dies(step) => Err(Error::Stopped(match step {
+                Step::PoisonLanded => "poison landed",
+                Step::FilesWritten => "files written",
+                Step::Committed => "committed",
+                Step::MergeWritten => "merge written",
+                Step::MergeCommitted => "merge committed",
+            })),
+            _ => Ok(()),
+        }
+    }
+}

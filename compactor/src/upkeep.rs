@@ -1,0 +1,178 @@
+//! Keeps the tables in shape beside the landing of rows: ledger, merges, checkpoints, retention, vacuum.
+//!
+//! One job at a time, so that one share of the memory budget is enough. Every job works on a state that is checked again
+//! when it commits, so it may run beside landings and beside other processes; the worst that a collision costs is the
+//! work. Failures are noted and the next round begins anew.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use runtime::{Runtime, Shutdown};
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+use crate::expand::date;
+use crate::land::unless;
+use crate::ledger;
+use crate::merge::{self, Candidate, MergeSettings};
+use crate::retention::{expire, vacuum};
+use crate::table::Table;
+use crate::table::actions::PartitionValues;
+use crate::table::checkpoint::{COMMITS_PER_CHECKPOINT, checkpoint};
+use crate::{Error, Result, Steps};
+
+/// The ledger follows the tables at this distance.
+const LEDGER_EVERY: Duration = Duration::from_secs(30);
+const RETENTION_EVERY: Duration = Duration::from_secs(3600);
+/// Without landings, look this often.
+const ROUND_EVERY: Duration = Duration::from_secs(30);
+/// After midnight, a batch that was received before it may still land.
+const STILL_RECEIVING: Duration = Duration::from_secs(3600);
+
+/// What the operator chose.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct UpkeepSettings {
+    /// `None`: files are not merged.
+    pub merge: Option<MergeSettings>,
+    pub retention: Duration,
+    pub vacuum_age: Duration,
+}
+
+pub(crate) struct Upkeep {
+    /// Tables whose landings the ledger accounts for.
+    pub sources: Vec<Arc<Table>>,
+    pub ledger: Arc<Table>,
+    pub settings: UpkeepSettings,
+    pub runtime: Runtime,
+    pub steps: Steps,
+    landed: Arc<Notify>,
+    ledger_due: Instant,
+    retention_due: Instant,
+    /// First files of merges that cannot be carried out, until this process ends.
+    skipped: HashSet<String>,
+}
+
+impl Upkeep {
+    pub fn new(
+        sources: Vec<Arc<Table>>,
+        ledger: Arc<Table>,
+        settings: UpkeepSettings,
+        runtime: Runtime,
+        landed: Arc<Notify>,
+        steps: Steps,
+    ) -> Self {
+        let now = runtime.clock.instant();
+        Self {
+            sources,
+            ledger,
+            settings,
+            runtime,
+            steps,
+            landed,
+            ledger_due: now,
+            retention_due: now,
+            skipped: HashSet::new(),
+        }
+    }
+
+    pub async fn run(&mut self, shutdown: &Shutdown) {
+        while !shutdown.has_begun() {
+            // A merge under way is given up at shutdown: before its commit it has changed nothing that counts.
+            let done = unless(self.round(), shutdown.begun()).await;
+            let pause = self.runtime.clock.wait(self.runtime.entropy.jitter(ROUND_EVERY));
+            if let Some(Err(error)) = done {
+                tracing::warn!(%error, "upkeep of the tables failed, it is tried again");
+                unless(pause, shutdown.begun()).await;
+            } else {
+                unless(unless(self.landed.notified(), pause), shutdown.begun()).await;
+            }
+        }
+    }
+
+    /// One look at every table, doing what is due.
+    pub async fn round(&mut self) -> Result<()> {
+        let now = self.runtime.clock.instant();
+        if now >= self.ledger_due {
+            self.ledger_due = now + LEDGER_EVERY;
+            self.copy_ledger().await?;
+        }
+        for table in self.tables() {
+            while self.merge_once(&table).await? {}
+            self.checkpoint_if_due(&table).await?;
+        }
+        if now >= self.retention_due {
+            self.retention_due = now + RETENTION_EVERY;
+            for table in self.tables() {
+                while expire(&table, self.settings.retention).await? > 0 {}
+                while vacuum(&table, self.settings.vacuum_age).await? > 0 {}
+            }
+        }
+        Ok(())
+    }
+
+    fn tables(&self) -> Vec<Arc<Table>> {
+        self.sources.iter().chain([&self.ledger]).cloned().collect()
+    }
+
+    pub async fn copy_ledger(&self) -> Result<()> {
+        for source in &self.sources {
+            while ledger::copy(source, &self.ledger).await? {}
+        }
+        Ok(())
+    }
+
+    /// Merges one set of files of `table`, if a partition needs it.
+    pub async fn merge_once(&mut self, table: &Table) -> Result<bool> {
+        let Some(settings) = self.settings.merge else { return Ok(false) };
+        let Some((partition, paths)) = self.next_merge(table, settings).await else { return Ok(false) };
+        match merge::execute(table, &partition, &paths, settings, &self.steps).await {
+            Ok(files) => {
+                tracing::debug!(table = table.spec.name, files, ?partition, "files merged");
+                Ok(true)
+            }
+            // Somebody else replaced one of them: the next plan is made on what is there now.
+            Err(Error::FileGone { .. }) => Ok(true),
+            Err(error @ (Error::MergeMismatch { .. } | Error::Parquet { .. } | Error::Arrow(_))) => {
+                tracing::error!(table = table.spec.name, %error, ?partition, "files cannot be merged and stay as they are");
+                self.skipped.extend(paths);
+                Ok(true)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn next_merge(&self, table: &Table, settings: MergeSettings) -> Option<(PartitionValues, Vec<String>)> {
+        let mut partitions: BTreeMap<PartitionValues, Vec<Candidate>> = BTreeMap::new();
+        for (path, file) in &table.state().await.files {
+            if file.plain && !self.skipped.contains(path.as_ref()) {
+                let candidate = Candidate { path: path.to_string(), bytes: file.bytes };
+                partitions.entry(file.partition.as_ref().clone()).or_default().push(candidate);
+            }
+        }
+        let now = self.runtime.clock.now();
+        let today = date(now.saturating_sub(STILL_RECEIVING).0.div_euclid(86_400_000_000));
+        partitions.into_iter().find_map(|(partition, files)| {
+            let day = partition.get("event_date").and_then(Option::as_deref);
+            let receiving = day.is_none_or(|day| day >= today.as_str());
+            merge::plan(&files, receiving, settings).map(|paths| (partition, paths))
+        })
+    }
+
+    async fn checkpoint_if_due(&self, table: &Table) -> Result<()> {
+        let (version, last) = {
+            let state = table.state().await;
+            (state.version, state.checkpoint_version)
+        };
+        if version < last + COMMITS_PER_CHECKPOINT {
+            return Ok(());
+        }
+        let written = checkpoint(&table.storage, table.spec.name).await?;
+        table.state().await.checkpoint_version = written.max(version);
+        tracing::debug!(table = table.spec.name, version = written, "checkpoint written");
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

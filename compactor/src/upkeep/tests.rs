@@ -1,0 +1,155 @@
+//! Checkpoints, retention and vacuum never cost a row.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use runtime::{DurationText, Runtime, UnixMicros};
+
+use crate::fixtures::{EVENTS_0, NOON, Payload, World, feature, payload};
+use crate::table::load::load;
+
+fn days(count: u64) -> Duration {
+    Duration::from_secs(count * 86_400)
+}
+
+/// The world seen at a later time.
+fn later(mut world: World, by: Duration) -> World {
+    world.runtime = Runtime::simulated(UnixMicros(NOON.0).saturating_add(by), 8);
+    world
+}
+
+async fn land_one(world: &World, number: i64, received_at: UnixMicros) {
+    let payload = Payload { received_at, ..payload(&format!("p{number}"), vec![feature("flag", "ann")]) };
+    world.events(EVENTS_0, &[payload]).await;
+    world.compactor().await.work.lock().await.events.land_available().await.unwrap();
+}
+
+fn data_files(world: &World) -> BTreeSet<String> {
+    fn walk(folder: &std::path::Path, found: &mut BTreeSet<String>, root: &std::path::Path) {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with("_delta_log") {
+                walk(&path, found, root);
+            } else if path.extension().is_some_and(|extension| extension == "parquet") {
+                found.insert(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
+            }
+        }
+    }
+    let mut found = BTreeSet::new();
+    let root = world.folder().join("events");
+    walk(&root, &mut found, &root);
+    found
+}
+
+async fn live_files(world: &World) -> BTreeSet<String> {
+    let state = load("events", &world.storage.table("events")).await.unwrap().unwrap();
+    state.files.keys().map(|path| path.to_string()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn vacuum_deletes_replaced_files_when_they_are_old_enough() {
+    let world = World::local();
+    for number in 0..5 {
+        land_one(&world, number, NOON).await;
+    }
+    std::fs::write(world.folder().join("events/event_date=2026-11-22/kind=feature/part-unknown.parquet"), b"x")
+        .unwrap();
+    world.land().await;
+    assert_eq!(live_files(&world).await.len(), 1);
+    assert_eq!(data_files(&world).len(), 5 + 1 + 1, "replaced, merged, unknown");
+
+    let world = later(world, Duration::from_secs(23 * 3600));
+    world.land().await;
+    assert_eq!(data_files(&world).len(), 7, "not old enough");
+
+    let world = later(world, days(2));
+    world.land().await;
+    let left = data_files(&world);
+    assert_eq!(left.len(), 2);
+    assert!(live_files(&world).await.is_subset(&left));
+    assert!(left.iter().any(|path| path.contains("unknown")), "what the history does not know is left alone");
+    world.expect_rows(5).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_drops_whole_days_and_nothing_younger() {
+    let mut world = World::local();
+    world.config.retention = DurationText(days(30));
+    world.config.vacuum_age = DurationText::secs(3600);
+    for (number, age) in [40, 31, 30, 29, 0].into_iter().enumerate() {
+        land_one(&world, number as i64, NOON.saturating_sub(days(age))).await;
+    }
+    world.land().await;
+    let dates = world.lines("SELECT event_date FROM events ORDER BY event_date").await;
+    assert_eq!(dates, ["2026-10-23", "2026-10-24", "2026-11-22"], "the day of the limit is kept");
+    assert_eq!(data_files(&world).len(), 5, "readers of older versions still have their files");
+    let world = later(world, Duration::from_secs(2 * 3600));
+    world.land().await;
+    assert_eq!(data_files(&world), live_files(&world).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn retention_can_be_off() {
+    let mut world = World::local();
+    world.config.retention = DurationText::secs(0);
+    land_one(&world, 1, NOON.saturating_sub(days(4_000))).await;
+    world.land().await;
+    world.expect_rows(1).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn state_from_a_checkpoint_is_the_state_of_the_log() {
+    let mut world = World::local();
+    world.config.merge_files_min = 10;
+    for number in 0..70 {
+        land_one(&world, number, NOON).await;
+        if number % 20 == 19 {
+            world.land().await;
+        }
+    }
+    let store = world.storage.table("events");
+    let before = load("events", &store).await.unwrap().unwrap();
+    world.land().await;
+    let log = world.folder().join("events/_delta_log");
+    assert!(log.join("_last_checkpoint").exists());
+    let with_checkpoint = load("events", &store).await.unwrap().unwrap();
+    assert!(with_checkpoint.checkpoint_version >= 64);
+    // Only merges may have come in between.
+    assert_eq!(with_checkpoint.txns, before.txns);
+
+    for entry in std::fs::read_dir(&log).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        if name.contains("checkpoint") {
+            std::fs::remove_file(&path).unwrap();
+        }
+    }
+    let from_log = load("events", &store).await.unwrap().unwrap();
+    assert_eq!(from_log.checkpoint_version, 0);
+    assert_eq!((with_checkpoint.version, with_checkpoint.bytes), (from_log.version, from_log.bytes));
+    assert_eq!(with_checkpoint.files, from_log.files);
+    assert_eq!(with_checkpoint.txns, from_log.txns);
+    assert_eq!(with_checkpoint.schema_string, from_log.schema_string);
+    assert_eq!(with_checkpoint.tombstones, from_log.tombstones);
+    world.expect_rows(70).await;
+}
+
+/// Leaves a table behind for readers in other languages, where a folder is given.
+#[tokio::test(flavor = "multi_thread")]
+async fn table_for_other_readers() {
+    let Some(folder) = std::env::var_os("TIDEGATE_KEEP_TABLE") else { return };
+    let mut world = World::local();
+    let url = folder.to_str().unwrap().to_owned();
+    world.storage = crate::Storage::open(&crate::StorageConfig { url, ..Default::default() }).unwrap();
+    for number in 0..6 {
+        let events = (0..50)
+            .map(|row| feature(&format!("flag-{}", row % 7), &format!("user-{row}")))
+            .chain([crate::fixtures::summary("flag-1", 10)]);
+        world.events(EVENTS_0, &[payload(&format!("p{number}"), events.collect())]).await;
+        if number % 2 == 0 {
+            world.land().await;
+        }
+    }
+    world.append(crate::fixtures::LETTERS_0, &crate::fixtures::letters_batch(&[payload("bad", vec![])])).await;
+    world.land().await;
+}
