@@ -16,7 +16,7 @@ use super::object::{Identity, KINDS_MAX, ObjectOutline, Outline, identity, str_o
 use super::scan::{BROKEN, SPACED, Scanner, Span};
 use super::{private, user};
 use crate::rows::context::Form;
-use crate::rows::sighting::Part;
+use crate::rows::sighting::{Part, Stamp};
 
 /// A context, ready to be written.
 pub(crate) struct Described<'a> {
@@ -33,6 +33,8 @@ pub(crate) struct Single<'a> {
     pub identity: Identity<'a>,
     /// JSON of this part of a multi-context.
     pub json: Option<Vec<u8>>,
+    /// See [`Part::is_bare`].
+    pub is_bare: bool,
 }
 
 /// A row of the contexts batch, and the memory of it if there is one.
@@ -90,11 +92,11 @@ impl<'a> Walk<'a> {
         }
         let described = self.describe(field, form, span)?;
         let row = self.write_context(&described);
-        self.note_sightings(&described, row, created_at);
+        let stamps = self.note_sightings(&described, row, created_at);
         let entry = self.open.contexts.remember(form, self.body.raw(span), row, &described.aside);
         let state = (self.sender.hash, self.sightings.changes);
         if let Some(entry) = entry {
-            self.open.contexts.entry(entry).sighted = state;
+            self.open.contexts.set_sighted(entry, state, Some(&stamps));
         } else if !described.aside.is_empty() {
             self.scratch.aside = described.aside;
         }
@@ -122,12 +124,16 @@ impl<'a> Walk<'a> {
     ) -> Result<ContextRow, Fault> {
         let state = (self.sender.hash, self.sightings.changes);
         let known = self.open.contexts.entry(entry);
-        let row = known.row;
-        if known.sighted != state {
+        let (row, sighted) = (known.row, known.sighted);
+        if sighted == state {
+            // Nothing happened since.
+        } else if sighted.0 == state.0 && self.sightings.is_noted(self.open.contexts.stamps(entry)) {
+            self.open.contexts.set_sighted(entry, state, None);
+        } else {
             let described = self.describe(field, form, span)?;
-            self.note_sightings(&described, row, created_at);
+            let stamps = self.note_sightings(&described, row, created_at);
             // Noting may count a change itself; the entry is as new as what it noted.
-            self.open.contexts.entry(entry).sighted = (self.sender.hash, self.sightings.changes);
+            self.open.contexts.set_sighted(entry, (self.sender.hash, self.sightings.changes), Some(&stamps));
         }
         Ok(ContextRow { row, entry: Some(entry) })
     }
@@ -169,7 +175,13 @@ impl<'a> Walk<'a> {
         let identity = identity(&body, kind, &top)?;
         let json = if top.private.is_absent() { self.json(top.value) } else { private::without(&body, &top)?.into() };
         let anonymous = Some(identity.anonymous);
-        Ok(Described { singles: vec![Single { identity, json: None }], json: Some(json), anonymous, aside: Vec::new() })
+        let is_bare = identity.anonymous && !top.has_attributes;
+        Ok(Described {
+            singles: vec![Single { identity, json: None, is_bare }],
+            json: Some(json),
+            anonymous,
+            aside: Vec::new(),
+        })
     }
 
     fn describe_multi(&self, object: &ObjectOutline) -> Result<Described<'a>, Fault> {
@@ -204,7 +216,9 @@ impl<'a> Walk<'a> {
             json.extend_from_slice(kind.as_bytes());
             json.extend_from_slice(b"\",");
             json.extend_from_slice(&inner[1..]);
-            singles.push(Single { identity: identity(&body, kind, member)?, json: Some(json) });
+            let identity = identity(&body, kind, member)?;
+            let is_bare = identity.anonymous && !member.has_attributes;
+            singles.push(Single { identity, json: Some(json), is_bare });
         }
         let all_anonymous = Some(singles.iter().all(|single| single.identity.anonymous));
         if let [single] = &mut singles[..] {
@@ -245,7 +259,7 @@ impl<'a> Walk<'a> {
                 return Err(bad_context(format!("the key of {kind:?} in `contextKeys` is not a text"), value));
             };
             singles.retain(|single| single.identity.kind != kind);
-            singles.push(Single { identity: Identity { kind, key, anonymous: false }, json: None });
+            singles.push(Single { identity: Identity { kind, key, anonymous: false }, json: None, is_bare: false });
         }
         if singles.is_empty() {
             return Err(bad_context("`contextKeys` names nobody", span));
@@ -261,7 +275,12 @@ impl<'a> Walk<'a> {
         let anonymous = form == Form::AnonymousUserKey;
         let identity = Identity { kind: "user".into(), key, anonymous };
         let anonymous = anonymous.then_some(true);
-        Ok(Described { singles: vec![Single { identity, json: None }], json: None, anonymous, aside: Vec::new() })
+        Ok(Described {
+            singles: vec![Single { identity, json: None, is_bare: false }],
+            json: None,
+            anonymous,
+            aside: Vec::new(),
+        })
     }
 
     /// Compact JSON of a value, borrowed if it is that already.
@@ -293,7 +312,8 @@ impl<'a> Walk<'a> {
         row as u32
     }
 
-    fn note_sightings(&mut self, described: &Described<'_>, row: u32, created_at: Option<i64>) {
+    fn note_sightings(&mut self, described: &Described<'_>, row: u32, created_at: Option<i64>) -> Vec<Stamp> {
+        let mut stamps = Vec::with_capacity(described.singles.len());
         let instance_key = canonical(&described.singles);
         let contexts = &self.open.contexts.columns.context;
         for single in &described.singles {
@@ -303,11 +323,14 @@ impl<'a> Walk<'a> {
                 key: single.identity.key.as_bytes(),
                 anonymous: single.identity.anonymous,
                 context: single.json.as_deref().or(whole),
+                is_bare: single.is_bare,
                 instance_key: instance_key.as_bytes(),
             };
-            let written = self.sightings.note(&self.sender, &part, created_at, self.recent);
+            let (stamp, written) = self.sightings.note(&self.sender, &part, created_at, self.recent);
             self.decoded.sightings += u32::from(written);
+            stamps.push(stamp);
         }
+        stamps
     }
 }
 

@@ -3,7 +3,7 @@
 use events::DeadLetterReason;
 
 use super::scan::Span;
-use super::scan::SyntaxError;
+use super::scan::{Failed, SyntaxError};
 use super::text::Body;
 
 /// A whole body that cannot be read: nothing of it was kept.
@@ -18,8 +18,8 @@ pub struct BodyError {
 /// What ends the reading of one event.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Fault {
-    /// It is not JSON; where it ends is not known either.
-    Syntax(SyntaxError),
+    /// It is not JSON, as the scanner's `failure` tells; where it ends is not known either.
+    Syntax,
     /// It is JSON and was read to its end.
     Event { reason: DeadLetterReason, message: String, at: usize },
     /// It ends the body.
@@ -33,9 +33,9 @@ pub(crate) enum Stop {
     Unsummarized,
 }
 
-impl From<SyntaxError> for Fault {
-    fn from(error: SyntaxError) -> Self {
-        Self::Syntax(error)
+impl From<Failed> for Fault {
+    fn from(Failed: Failed) -> Self {
+        Self::Syntax
     }
 }
 

@@ -4,7 +4,7 @@ use hashbrown::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::object::name_text;
-use super::scan::{ESCAPED, Scanner, Span, SyntaxError};
+use super::scan::{self, ESCAPED, Scanner, Span};
 use super::text::Body;
 use crate::rows::U64Hash;
 
@@ -101,7 +101,7 @@ pub(crate) struct ReasonParts {
 
 impl ReasonParts {
     /// Reads the reason object at the scanner's position.
-    pub fn read(scanner: &mut Scanner<'_>) -> Result<(Span, Self), SyntaxError> {
+    pub fn read(scanner: &mut Scanner<'_>) -> scan::Result<(Span, Self)> {
         let mut parts = Self::default();
         let open = scanner.open_span();
         scanner.enter()?;

@@ -293,7 +293,11 @@ impl Walk<'_> {
         self.open.columns.truncate(row);
         match fault {
             Fault::Stop(stop) => Err(stop),
-            Fault::Syntax(error) => Ok(Err(error)),
+            Fault::Syntax => {
+                // Only a reader of what the scanner accepted could fail without the scanner, and it does not.
+                let anywhere = SyntaxError { reason: DeadLetterReason::InvalidJson, expected: "JSON", at: start };
+                Ok(Err(self.scan.failure.take().unwrap_or(anywhere)))
+            }
             Fault::Event { reason, message, at } => {
                 let end = start + self.body.bytes[start..self.scan.position].trim_ascii_end().len();
                 self.put_aside(reason, message, at, start, end);
@@ -308,7 +312,7 @@ impl Walk<'_> {
 
     /// What follows an event must end it. Called before anything of it is written.
     #[inline]
-    pub(crate) fn expect_end_of_event(&self) -> Result<(), SyntaxError> {
+    pub(crate) fn expect_end_of_event(&mut self) -> scan::Result<()> {
         match self.scan.peek() {
             b',' | b']' if self.in_array => Ok(()),
             _ if !self.in_array && self.scan.at_end() => Ok(()),
@@ -322,14 +326,17 @@ impl Walk<'_> {
     }
 
     fn no_array(&mut self) -> Stop {
-        let at = self.scan.position;
+        let (at, reason) = (self.scan.position, DeadLetterReason::InvalidJson);
         match self.scan.value() {
             Ok(span) if self.scan.at_end() => {
                 let found = fault::type_name(&self.body, span);
                 body_error(DeadLetterReason::NotAnEvent, format!("expected an array of events, found {found}"), at)
             }
             Ok(_) => self.broken("the end of the body"),
-            Err(error) => body_error(error.reason, syntax_message(self.body.bytes, &error), error.at),
+            Err(_) => {
+                let error = self.scan.failure.unwrap_or(SyntaxError { reason, expected: "an array of events", at });
+                body_error(error.reason, syntax_message(self.body.bytes, &error), error.at)
+            }
         }
     }
 }

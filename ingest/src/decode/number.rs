@@ -8,13 +8,21 @@ pub(crate) fn integer(text: &[u8]) -> Option<i64> {
         rest => (false, rest),
     };
     // Eighteen digits cannot overflow.
-    if !digits.is_empty() && digits.len() <= 18 && digits.iter().all(u8::is_ascii_digit) {
-        let number = digits.iter().fold(0_i64, |number, digit| number * 10 + i64::from(digit - b'0'));
-        return Some(if negative { -number } else { number });
+    if digits.is_empty() || digits.len() > 18 {
+        return integer_slowly(text);
     }
-    integer_slowly(text)
+    let mut number = 0_i64;
+    for byte in digits {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return integer_slowly(text);
+        }
+        number = number * 10 + i64::from(digit);
+    }
+    Some(if negative { -number } else { number })
 }
 
+#[cold]
 fn integer_slowly(text: &[u8]) -> Option<i64> {
     let text = std::str::from_utf8(text).ok().filter(|text| looks_like_number(text))?;
     if let Ok(number) = text.parse::<i64>() {

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use super::fault::{Fault, bad_context, type_name};
-use super::scan::{ESCAPED, Scanner, Span, SyntaxError};
+use super::scan::{self, ESCAPED, Scanner, Span};
 use super::text::Body;
 
 /// Where the defining members of one object stand. Absent spans for absent members and nulls.
@@ -20,6 +20,8 @@ pub(crate) struct Outline {
     pub anonymous: Span,
     /// `_meta.privateAttributes`, which no SDK sends.
     pub private: Span,
+    /// Whether there is any member that the ones above do not name, `_meta` aside.
+    pub has_attributes: bool,
 }
 
 #[derive(Debug, Default)]
@@ -36,7 +38,7 @@ pub(crate) const KINDS_MAX: usize = 100;
 
 impl ObjectOutline {
     /// Reads the object at the scanner's position.
-    pub fn read(&mut self, scanner: &mut Scanner<'_>) -> Result<Span, SyntaxError> {
+    pub fn read(&mut self, scanner: &mut Scanner<'_>) -> scan::Result<Span> {
         self.members.clear();
         self.odd = Span::default();
         self.top = read_outline(scanner, Some((&mut self.members, &mut self.odd)))?;
@@ -47,7 +49,7 @@ impl ObjectOutline {
 
 type Inner<'a> = (&'a mut Vec<Outline>, &'a mut Span);
 
-fn read_outline(scanner: &mut Scanner<'_>, mut inner: Option<Inner<'_>>) -> Result<Outline, SyntaxError> {
+fn read_outline(scanner: &mut Scanner<'_>, mut inner: Option<Inner<'_>>) -> scan::Result<Outline> {
     let mut outline = Outline::default();
     let open = scanner.open_span();
     scanner.enter()?;
@@ -55,6 +57,7 @@ fn read_outline(scanner: &mut Scanner<'_>, mut inner: Option<Inner<'_>>) -> Resu
     while let Some(name) = scanner.next_name(&mut first)? {
         let text = name_text(scanner, name);
         let is_object = scanner.peek() == b'{';
+        outline.has_attributes |= !matches!(&*text, b"kind" | b"key" | b"anonymous" | b"_meta");
         if is_object && *text == *b"_meta" {
             outline.private = read_meta(scanner)?;
             scanner.space();
@@ -89,7 +92,7 @@ fn read_outline(scanner: &mut Scanner<'_>, mut inner: Option<Inner<'_>>) -> Resu
     Ok(outline)
 }
 
-fn read_meta(scanner: &mut Scanner<'_>) -> Result<Span, SyntaxError> {
+fn read_meta(scanner: &mut Scanner<'_>) -> scan::Result<Span> {
     let mut private = Span::default();
     scanner.enter()?;
     let mut first = true;

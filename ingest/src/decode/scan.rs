@@ -45,7 +45,11 @@ pub(crate) struct SyntaxError {
     pub at: usize,
 }
 
-type Result<T> = std::result::Result<T, SyntaxError>;
+/// Says only that the scanner's `failure` tells why: a result that fits two registers, for the busiest functions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Failed;
+
+pub(crate) type Result<T> = std::result::Result<T, Failed>;
 
 #[derive(Debug)]
 pub(crate) struct Scanner<'a> {
@@ -54,18 +58,19 @@ pub(crate) struct Scanner<'a> {
     /// Arrays and objects open now, counted within the event.
     depth: u32,
     marks: u8,
+    pub failure: Option<SyntaxError>,
 }
 
 impl<'a> Scanner<'a> {
     /// `bytes`: at most `limits::BODY_BYTES_CEILING`, so that a position fits a span.
     pub fn new(bytes: &'a [u8]) -> Self {
         assert!(bytes.len() <= limits::BODY_BYTES_CEILING, "a body of {} bytes got past its cap", bytes.len());
-        Self { bytes, position: 0, depth: 0, marks: 0 }
+        Self { bytes, position: 0, depth: 0, marks: 0, failure: None }
     }
 
     /// A reader of the value at `span`, which was read before.
     pub fn at(bytes: &'a [u8], span: Span) -> Self {
-        Self { bytes, position: span.start as usize, depth: 0, marks: 0 }
+        Self { bytes, position: span.start as usize, depth: 0, marks: 0, failure: None }
     }
 
     pub fn bytes(&self) -> &'a [u8] {
@@ -82,8 +87,15 @@ impl<'a> Scanner<'a> {
         self.position >= self.bytes.len()
     }
 
-    pub fn error<T>(&self, expected: &'static str) -> Result<T> {
-        Err(SyntaxError { reason: DeadLetterReason::InvalidJson, expected, at: self.position })
+    #[cold]
+    pub fn error<T>(&mut self, expected: &'static str) -> Result<T> {
+        self.fail(DeadLetterReason::InvalidJson, expected)
+    }
+
+    #[cold]
+    fn fail<T>(&mut self, reason: DeadLetterReason, expected: &'static str) -> Result<T> {
+        self.failure = Some(SyntaxError { reason, expected, at: self.position });
+        Err(Failed)
     }
 
     #[inline]
@@ -118,15 +130,11 @@ impl<'a> Scanner<'a> {
     pub fn enter(&mut self) -> Result<()> {
         self.depth += 1;
         if self.depth as usize > limits::EVENT_DEPTH_MAX {
-            return self.too_deep();
+            return self.fail(DeadLetterReason::TooDeep, "less nesting");
         }
         self.position += 1;
         self.space();
         Ok(())
-    }
-
-    fn too_deep<T>(&self) -> Result<T> {
-        Err(SyntaxError { reason: DeadLetterReason::TooDeep, expected: "less nesting", at: self.position })
     }
 
     /// The next name of the object entered last, with the position at its value; `None` after the closing brace.
@@ -310,14 +318,28 @@ impl<'a> Scanner<'a> {
 
     fn scalar(&mut self) -> Result<()> {
         let rest = &self.bytes[self.position.min(self.bytes.len())..];
+        // Most scalars are short whole numbers.
+        let digits = rest.iter().take(19).take_while(|byte| byte.is_ascii_digit()).count();
+        if digits > 0
+            && digits < 19
+            && !matches!(rest.get(digits), Some(b'.' | b'e' | b'E'))
+            && (rest[0] != b'0' || digits == 1)
+        {
+            self.position += digits;
+            return Ok(());
+        }
+        self.scalar_of(rest)
+    }
+
+    fn scalar_of(&mut self, rest: &[u8]) -> Result<()> {
         let (length, mark) = match rest {
+            [b't', b'r', b'u', b'e', ..] | [b'n', b'u', b'l', b'l', ..] => (4, 0),
+            [b'f', b'a', b'l', b's', b'e', ..] => (5, 0),
             [b'0'..=b'9' | b'-', ..] => match number(rest) {
                 Some((length, fits)) => (length, if fits { 0 } else { BROKEN }),
                 None if rest.starts_with(b"-Infinity") => (9, BROKEN),
                 None => return self.error("a number"),
             },
-            [b't', b'r', b'u', b'e', ..] | [b'n', b'u', b'l', b'l', ..] => (4, 0),
-            [b'f', b'a', b'l', b's', b'e', ..] => (5, 0),
             [b'N', b'a', b'N', ..] => (3, BROKEN),
             _ if rest.starts_with(b"Infinity") => (8, BROKEN),
             _ => return self.error("a value"),

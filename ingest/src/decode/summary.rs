@@ -191,13 +191,13 @@ impl Walk<'_> {
         for row in first_row..self.open.columns.rows {
             put_text(&body, &mut self.open.columns.flag_key, row, flag);
             put_json(&body, &mut self.open.columns.default_value, row, default);
-            self.context_kinds(row, kinds)?;
+            self.context_kinds(row, first_row, kinds)?;
         }
         Ok(())
     }
 
     /// Summaries of schema 3 do not say their kinds: all of them are of users.
-    fn context_kinds(&mut self, row: usize, kinds: Span) -> Result<(), Fault> {
+    fn context_kinds(&mut self, row: usize, first_row: usize, kinds: Span) -> Result<(), Fault> {
         let body = self.body;
         let column = &mut self.open.columns.context_kinds;
         if kinds.is_absent() {
@@ -207,11 +207,15 @@ impl Walk<'_> {
             });
             return Ok(());
         }
+        if row > first_row {
+            column.repeat(row - 1, row);
+            return Ok(());
+        }
         let mut scanner = Scanner::at(body.bytes, kinds);
         let mut read = Ok(());
         column.put_with(row, |items, next| {
             let (mut first, mut count) = (true, 0);
-            read = (|| {
+            read = (|| -> super::scan::Result<()> {
                 scanner.enter()?;
                 while scanner.next_item(&mut first)? {
                     let item = scanner.value()?;
@@ -221,7 +225,7 @@ impl Walk<'_> {
             })();
             count
         });
-        read.map_err(Fault::Syntax)
+        Ok(read?)
     }
 
     fn counters(&mut self) -> Result<(), Fault> {

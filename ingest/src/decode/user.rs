@@ -61,7 +61,7 @@ pub(crate) fn describe<'a>(body: &Body<'a>, top: &Outline) -> Result<Described<'
     let identity = Identity { kind: "user".into(), key, anonymous };
     let aside = aside(body, secondary, &unknown, &refused);
     Ok(Described {
-        singles: vec![Single { identity, json: None }],
+        singles: vec![Single { identity, json: None, is_bare: false }],
         json: Some(json.into()),
         anonymous: Some(anonymous),
         aside,

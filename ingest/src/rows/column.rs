@@ -130,6 +130,12 @@ impl<T> Bytes<T> {
         self.valid.set(row);
     }
 
+    /// Writes the text of row `from` once more.
+    pub fn repeat(&mut self, from: usize, row: usize) {
+        let (start, end) = (self.offsets[from] as usize, self.offsets[from + 1] as usize);
+        self.put_with(row, |out| out.extend_from_within(start..end));
+    }
+
     /// The bytes of a row that was written.
     pub fn get(&self, row: usize) -> &[u8] {
         &self.bytes[self.offsets[row] as usize..self.offsets[row + 1] as usize]
@@ -327,6 +333,18 @@ impl TextList {
         let start = self.lists.end();
         let items = write(&mut self.items, start);
         self.lists.put(row, items);
+    }
+}
+
+impl TextList {
+    /// Writes the list of row `from` once more.
+    pub fn repeat(&mut self, from: usize, row: usize) {
+        let (start, end) = (self.lists.offsets[from] as usize, self.lists.offsets[from + 1] as usize);
+        for item in start..end {
+            let next = self.items.rows();
+            self.items.repeat(item, next);
+        }
+        self.lists.put(row, end - start);
     }
 }
 

@@ -9,7 +9,7 @@ use hashbrown::HashMap;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_64_with_seed};
 
 use super::event::ContextColumns;
-use super::sighting::U64Hash;
+use super::sighting::{Stamp, U64Hash};
 
 /// Memory beyond this is not used; contexts are then read again each time.
 const ARENA_BYTES_MAX: usize = 1 << 20;
@@ -46,6 +46,8 @@ pub(crate) struct Entry {
     aside: (u32, u32),
     /// For whom, and at which change of the sightings, this context was last sighted.
     pub sighted: (u64, u32),
+    /// What was sighted then; a range of `stamps`.
+    stamps: (u32, u32),
 }
 
 #[derive(Debug)]
@@ -55,6 +57,7 @@ pub(crate) struct OpenContexts {
     entries: Vec<Entry>,
     exact: HashMap<u64, u32, U64Hash>,
     arena: Vec<u8>,
+    stamps: Vec<Stamp>,
     short_entries: usize,
 }
 
@@ -66,6 +69,7 @@ impl Default for OpenContexts {
             entries: Vec::new(),
             exact: HashMap::default(),
             arena: Vec::new(),
+            stamps: Vec::new(),
             short_entries: 0,
         }
     }
@@ -126,6 +130,7 @@ impl OpenContexts {
             row,
             aside: place(&mut self.arena, aside),
             sighted: (0, u32::MAX),
+            stamps: (0, 0),
         };
         if form == Form::Object && raw.len() >= SHORT {
             self.short_entries += usize::from(raw.len() < LONG);
@@ -138,8 +143,24 @@ impl OpenContexts {
         Some(number as usize)
     }
 
-    pub fn entry(&mut self, number: usize) -> &mut Entry {
-        &mut self.entries[number]
+    pub fn entry(&self, number: usize) -> &Entry {
+        &self.entries[number]
+    }
+
+    pub fn stamps(&self, number: usize) -> &[Stamp] {
+        let (start, end) = self.entries[number].stamps;
+        &self.stamps[start as usize..end as usize]
+    }
+
+    /// Notes that the entry was sighted, `state` as in [`Entry::sighted`]. `stamps`: if they are others than before.
+    pub fn set_sighted(&mut self, number: usize, state: (u64, u32), stamps: Option<&[Stamp]>) {
+        let entry = &mut self.entries[number];
+        entry.sighted = state;
+        if let Some(stamps) = stamps {
+            let start = self.stamps.len() as u32;
+            self.stamps.extend_from_slice(stamps);
+            entry.stamps = (start, self.stamps.len() as u32);
+        }
     }
 
     pub fn aside(&self, number: usize) -> &[u8] {
@@ -154,6 +175,7 @@ impl OpenContexts {
             self.entries.clear();
             self.exact.clear();
             self.arena.clear();
+            self.stamps.clear();
             self.short_entries = 0;
         }
     }

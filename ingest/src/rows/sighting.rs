@@ -43,8 +43,18 @@ pub(crate) struct Part<'a> {
     pub anonymous: bool,
     /// JSON of the single context; `None` where only its key was sent.
     pub context: Option<&'a [u8]>,
+    /// Whether the context shows no attribute because it is anonymous: SDKs then strip what they showed elsewhere. Such
+    /// a sighting erases nothing, so it counts as one of the key alone.
+    pub is_bare: bool,
     /// Canonical key of the combination.
     pub instance_key: &'a [u8],
+}
+
+/// One context with certain attributes, as hashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    context: u64,
+    content: u64,
 }
 
 /// Whose sightings these are: what all sightings of a payload share.
@@ -105,31 +115,33 @@ impl OpenSightings {
         }
     }
 
-    /// Notes that an event of `created_at` named `part`. Returns whether a sighting was written.
+    /// Notes that an event of `created_at` named `part`. Returns what it noted, and whether a sighting was written.
     pub fn note(
         &mut self,
         sender: &Sender<'_>,
         part: &Part<'_>,
         created_at: Option<i64>,
         recent: &RecentContexts,
-    ) -> bool {
+    ) -> (Stamp, bool) {
         let head = sender.head;
         let text = |bytes| std::str::from_utf8(bytes).unwrap_or_default();
         let context = context_hash(&head.environment, text(part.kind), text(part.key));
         // 0 stands for a sighting without attributes, which replaces nothing.
-        let content = part.context.map_or(0, |json| xxh3_64(json).max(1));
+        let content = part.context.filter(|_| !part.is_bare).map_or(0, |json| xxh3_64(json).max(1));
         let place = xxh3_64_with_seed(part.instance_key, context ^ sender.hash);
         let seen_at = created_at.map_or(head.received_at, |at| UnixMicros(at).min(head.received_at));
         let sighted = Sighted { context, place, content, seen_at };
+
+        let stamp = Stamp { context, content };
 
         let new_place = self.places.insert(place);
         let known = if content == 0 { None } else { self.newest.insert(context, content) };
         if known.is_some_and(|known| known != content) {
             self.changes += 1;
         } else if content == 0 && !new_place || known == Some(content) && !new_place {
-            return false;
+            return (stamp, false);
         } else if recent.suppresses(&sighted, head.received_at) {
-            return false;
+            return (stamp, false);
         }
 
         let partition = (context % self.partitions.len() as u64) as usize;
@@ -151,7 +163,13 @@ impl OpenSightings {
         columns.instance_key.put(row, part.instance_key);
         columns.rows += 1;
         self.sighted.push(sighted);
-        true
+        (stamp, true)
+    }
+
+    /// Whether noting what `stamps` came from would say nothing that this batch does not say already.
+    pub fn is_noted(&self, stamps: &[Stamp]) -> bool {
+        let newest = |stamp: &Stamp| stamp.content == 0 || self.newest.get(&stamp.context) == Some(&stamp.content);
+        stamps.iter().all(newest)
     }
 
     pub fn mark(&self, mark: &mut Mark) {

@@ -2,10 +2,12 @@
 
 use super::*;
 
-fn read(text: &str) -> Result<(Span, usize)> {
+fn read(text: &str) -> std::result::Result<(Span, usize), SyntaxError> {
     let mut scanner = Scanner::new(text.as_bytes());
-    let span = scanner.value()?;
-    Ok((span, scanner.position))
+    match scanner.value() {
+        Ok(span) => Ok((span, scanner.position)),
+        Err(Failed) => Err(scanner.failure.unwrap()),
+    }
 }
 
 #[test]
