@@ -28,6 +28,9 @@ const PENDING: u8 = 0;
 const STORED: u8 = 1;
 const FAILED: u8 = 2;
 
+/// Room for so many is made at once.
+const MEMBERS_EXPECTED: usize = 64;
+
 /// A batch as those see it who wait for it.
 #[derive(Debug, Default)]
 pub(crate) struct Batch {
@@ -82,6 +85,9 @@ impl Future for Ticket {
         match self.slot {
             Some(slot) => wakers[slot].clone_from(context.waker()),
             None => {
+                if wakers.is_empty() {
+                    wakers.reserve(MEMBERS_EXPECTED);
+                }
                 self.slot = Some(wakers.len());
                 wakers.push(context.waker().clone());
             }
@@ -97,15 +103,15 @@ pub(crate) struct Members {
     pub tally: Tally,
     claims: Vec<(Claim, Verdict)>,
     held: Held,
-    /// How many payloads of all batches wait for their outcome.
-    waiting: Arc<AtomicUsize>,
-    count: usize,
+    /// Payloads in all open batches, and how many of these are ours.
+    open: Arc<AtomicUsize>,
+    counted: usize,
 }
 
 impl Members {
-    pub fn new(held: Held, waiting: Arc<AtomicUsize>) -> Self {
-        let batch = Arc::default();
-        Self { batch, tally: Tally::default(), claims: Vec::new(), held, waiting, count: 0 }
+    pub fn new(held: Held, open: Arc<AtomicUsize>) -> Self {
+        let claims = Vec::with_capacity(MEMBERS_EXPECTED);
+        Self { batch: Arc::default(), tally: Tally::default(), claims, held, open, counted: 0 }
     }
 
     /// `verdict`: what becomes of the claim if the batch is stored.
@@ -113,20 +119,25 @@ impl Members {
         self.tally.add(tally);
         self.claims.extend(claim);
         self.held.absorb(held);
-        self.count += 1;
-        self.waiting.fetch_add(1, Ordering::Relaxed);
+        self.counted += 1;
+        self.open.fetch_add(1, Ordering::Relaxed);
     }
 
     pub fn bytes(&self) -> usize {
         self.held.bytes()
     }
 
+    /// The batch is open no more.
+    pub fn close(&mut self) {
+        self.open.fetch_sub(std::mem::take(&mut self.counted), Ordering::Relaxed);
+    }
+
     fn finish(&mut self, stored: bool) {
+        self.close();
         // Ids first, answers last: who has its answer may send again at once.
         for (claim, verdict) in self.claims.drain(..) {
             claim.settle(if stored { &verdict } else { &Verdict::Failed });
         }
-        self.waiting.fetch_sub(std::mem::take(&mut self.count), Ordering::Relaxed);
         self.held.shrink_to(0);
         if self.batch.outcome().is_none() {
             self.batch.finish(if stored { STORED } else { FAILED });

@@ -1,14 +1,21 @@
 //! Groups payloads into micro-batches and has them appended.
 //!
 //! In: payloads whose body is unpacked. Out: a [`Ticket`] that resolves when the payload is durable, and the answer that
-//! it then earns. Each lane holds the open rows of one batch; a payload is decoded straight into them, so there are as
-//! many lanes as threads, and one more for large payloads, which would make small ones wait.
-//! Promise: rows of one payload are in one batch. Not here: durability; an open batch is only in memory.
+//! it then earns. Each lane holds the open rows of one batch; a payload is decoded straight into them, under the lane's
+//! lock. Promise: rows of one payload are in one batch. Not here: durability; an open batch is only in memory.
 //!
-//! A batch is sealed when it is large enough, or some milliseconds after the one before it, so that a quiet system
-//! answers at once and a busy one gathers. It is also sealed when every open connection waits for an answer, as nobody
-//! is left who could add to it: without this, a few busy clients would wait for the clock in each round.
+//! Sealing and encoding cost the same for a batch of two as for one of sixty, so small payloads share few lanes and
+//! wait for each other's decoding, which is shorter than that; medium ones take the first free lane of one per thread;
+//! large ones, which would make all others wait, have a lane of their own.
+//!
+//! A batch is sealed when it is large enough, or some milliseconds after the one before it was answered, so that a
+//! quiet system answers at once and a busy one gathers, including those whom the last batch has just set free. It is
+//! also sealed when every open connection is in an open batch, as nobody is left who could add to it: without this, a
+//! few busy clients would wait for the clock in each round. Two other rules were tried: sealing whenever the log was
+//! idle made half of the batches hold a few payloads only; counting the milliseconds from the seal before kept the
+//! clients in two halves that took turns, each in batches of half the size.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,8 +24,8 @@ use eventlog::LogWriter;
 use events::Topic;
 use parking_lot::Mutex;
 use runtime::Runtime;
-use tokio::sync::Semaphore;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::sleep_until;
 use tokio_util::task::TaskTracker;
 
 use crate::Config;
@@ -52,8 +59,14 @@ pub(crate) struct Joined {
     pub events: u64,
 }
 
+/// Payloads up to this size are small: decoding one takes some 10 us.
+const SMALL_BYTES: usize = 8 << 10;
+
 /// Payloads above this size go through the lane of large ones, one at a time.
 const LARGE_BYTES: usize = 256 << 10;
+
+/// Decoding is a quarter of the work of a small request.
+const THREADS_PER_SMALL_LANE: usize = 4;
 
 /// Appends under way at once. The log gathers them into one fsync; more would only hold memory.
 const APPENDS_MAX: usize = 8;
@@ -63,7 +76,11 @@ const APPENDS_MAX: usize = 8;
 pub(crate) struct Batcher(Arc<Shared>);
 
 struct Shared {
+    /// Those of small payloads, then those of medium ones, then that of large ones.
     lanes: Box<[Mutex<Lane>]>,
+    small: usize,
+    /// Per lane, held by the batch that is sealed by the clock until it is answered.
+    turns: Box<[Semaphore]>,
     /// Holds the lane of large payloads.
     large: Semaphore,
     appender: Appender,
@@ -72,10 +89,10 @@ struct Shared {
     dead_letters_partitions: u64,
     batch_bytes: usize,
     batch_age: Duration,
-    /// Payloads that wait for their outcome, in all batches.
-    waiting: Arc<AtomicUsize>,
+    /// Payloads in open batches.
+    open: Arc<AtomicUsize>,
     connections: Arc<AtomicUsize>,
-    /// Spreads payloads without an id.
+    /// Spreads payloads over lanes, and those without an id over partitions.
     turn: AtomicU64,
     draining: AtomicBool,
     tasks: TaskTracker,
@@ -93,9 +110,11 @@ impl Batcher {
     ) -> Self {
         let partitions = Topic::ALL.map(|topic| log.partitions(topic));
         let now = runtime.clock.instant();
-        let sealed_at = now.checked_sub(config.batch_age.get()).unwrap_or(now);
-        let lane = || Mutex::new(Lane::new(partitions, runtime.entropy.clone(), sealed_at));
+        let answered_at = now.checked_sub(config.batch_age.get()).unwrap_or(now);
+        let lane = || Mutex::new(Lane::new(partitions, runtime.entropy.clone(), answered_at));
         let threads = std::thread::available_parallelism().map_or(1, usize::from).min(32);
+        let small = (threads / THREADS_PER_SMALL_LANE).max(1);
+        let lanes = small + threads + 1;
         let appender = Appender {
             log,
             recent: RecentContexts::new(config.sighting_contexts_max, config.sighting_refresh.get()),
@@ -106,7 +125,9 @@ impl Batcher {
             failing: AtomicBool::new(false),
         };
         Self(Arc::new(Shared {
-            lanes: (0..=threads).map(|_| lane()).collect(),
+            lanes: (0..lanes).map(|_| lane()).collect(),
+            turns: (0..lanes).map(|_| Semaphore::new(1)).collect(),
+            small,
             large: Semaphore::new(1),
             appender,
             appends: Semaphore::new(APPENDS_MAX),
@@ -114,7 +135,7 @@ impl Batcher {
             dead_letters_partitions: u64::from(partitions[2]),
             batch_bytes: config.batch_bytes.as_usize(),
             batch_age: config.batch_age.get(),
-            waiting: Arc::default(),
+            open: Arc::default(),
             connections,
             turn: AtomicU64::new(0),
             draining: AtomicBool::new(false),
@@ -124,12 +145,19 @@ impl Batcher {
 
     /// Puts a payload into an open batch.
     pub async fn join(&self, payload: UnpackedPayload) -> Joined {
-        let large = self.0.lanes.len() - 1;
-        if payload.content.len() <= LARGE_BYTES {
-            return self.join_any_of(large, payload);
+        let (small, large) = (self.0.small, self.0.lanes.len() - 1);
+        match payload.content.len() {
+            ..=SMALL_BYTES => {
+                // Not by who is free: that would scatter few payloads over many batches.
+                let index = if small == 1 { 0 } else { self.0.next_turn() as usize % small };
+                self.join_lane(index, &mut self.0.lanes[index].lock(), payload)
+            }
+            ..=LARGE_BYTES => self.join_first_free(small..large, payload),
+            _ => {
+                let _permit = self.0.large.acquire().await;
+                with_patience(true, || self.join_lane(large, &mut self.0.lanes[large].lock(), payload))
+            }
         }
-        let _permit = self.0.large.acquire().await;
-        with_patience(true, || self.join_lane(large, &mut self.0.lanes[large].lock(), payload))
     }
 
     /// Appends what is open and waits until nothing is under way.
@@ -140,14 +168,13 @@ impl Batcher {
         self.0.tasks.wait().await;
     }
 
-    /// The first free lane, so that one batch fills up before the next begins.
-    fn join_any_of(&self, lanes: usize, payload: UnpackedPayload) -> Joined {
-        for (index, lane) in self.0.lanes[..lanes].iter().enumerate() {
-            if let Some(mut lane) = lane.try_lock() {
+    fn join_first_free(&self, lanes: Range<usize>, payload: UnpackedPayload) -> Joined {
+        for index in lanes.clone() {
+            if let Some(mut lane) = self.0.lanes[index].try_lock() {
                 return self.join_lane(index, &mut lane, payload);
             }
         }
-        let index = self.0.turn.fetch_add(1, Ordering::Relaxed) as usize % lanes;
+        let index = lanes.start + self.0.next_turn() as usize % lanes.len();
         self.join_lane(index, &mut self.0.lanes[index].lock(), payload)
     }
 
@@ -167,19 +194,17 @@ impl Batcher {
         let verdict =
             if answer == Answer::ACCEPTED { Verdict::Stored } else { Verdict::Refused(Arc::new(answer.clone())) };
         let begins = lane.open.is_none();
-        let members = lane.open.get_or_insert_with(|| Members::new(shared.room.hold(), shared.waiting.clone()));
+        let members = lane.open.get_or_insert_with(|| Members::new(shared.room.hold(), shared.open.clone()));
         members.join(&tally, claim.map(|claim| (claim, verdict)), held);
         let batch = members.batch.clone();
         if begins {
-            let due = lane.sealed_at + shared.batch_age;
-            shared.tasks.spawn(close(self.clone(), index, batch.clone(), due));
+            shared.tasks.spawn(close(self.clone(), index, batch.clone()));
         }
         if lane.is_full(size, shared.batch_bytes) {
             batch.seal_now.notify_one();
         }
-        if shared.draining.load(Ordering::Relaxed)
-            || shared.waiting.load(Ordering::Relaxed) >= shared.connections.load(Ordering::Relaxed)
-        {
+        let everyone_waits = shared.open.load(Ordering::Relaxed) >= shared.connections.load(Ordering::Relaxed);
+        if everyone_waits || shared.draining.load(Ordering::Relaxed) {
             batch.seal_now.notify_one();
             self.seal_others(index);
         }
@@ -208,27 +233,40 @@ impl Batcher {
 }
 
 /// The life of one batch from its first payload on.
-async fn close(batcher: Batcher, lane: usize, batch: Arc<Batch>, due: Instant) {
+async fn close(batcher: Batcher, lane: usize, batch: Arc<Batch>) {
     let shared = &batcher.0;
     // Whatever has arrived by now joins before this task runs again.
     tokio::task::yield_now().await;
-    if shared.appender.clock.instant() < due {
-        tokio::select! {
-            biased;
-            () = batch.seal_now.notified() => {}
-            () = sleep_until(due) => {}
-        }
-    }
+    let _turn = tokio::select! {
+        biased;
+        () = batch.seal_now.notified() => None,
+        turn = shared.turn_of(lane) => Some(turn),
+    };
     let _permit = shared.appends.acquire().await;
-    let sealed = shared.lanes[lane].lock().seal(shared.appender.clock.instant());
+    let sealed = shared.lanes[lane].lock().seal();
     if let Some(sealed) = sealed {
         shared.appender.append(sealed).await;
+        shared.lanes[lane].lock().answered_at = shared.appender.clock.instant();
     }
 }
 
 impl Shared {
+    /// Resolves when the lane's last batch has been answered for long enough.
+    async fn turn_of(&self, lane: usize) -> Option<SemaphorePermit<'_>> {
+        let turn = self.turns[lane].acquire().await.ok();
+        let due = self.lanes[lane].lock().answered_at + self.batch_age;
+        if self.appender.clock.instant() < due {
+            sleep_until(due).await;
+        }
+        turn
+    }
+
+    fn next_turn(&self) -> u64 {
+        self.turn.fetch_add(1, Ordering::Relaxed)
+    }
+
     fn place(&self, payload: &UnpackedPayload) -> Place {
-        let spread = self.turn.fetch_add(1, Ordering::Relaxed);
+        let spread = self.next_turn();
         let id = payload.head.payload_id.as_deref();
         Place {
             events_partition: payload.environment.shard.partition(id, spread),

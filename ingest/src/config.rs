@@ -33,7 +33,7 @@ pub struct Config {
     pub append_timeout: DurationText,
     /// A micro-batch is appended when it holds this much ...
     pub batch_bytes: ByteSize,
-    /// ... or this long after the one before it.
+    /// ... or this long after the one before it was answered.
     pub batch_age: DurationText,
     /// How long a payload id is remembered, so that a repeat of the same payload is not stored again.
     pub dedup_window: DurationText,

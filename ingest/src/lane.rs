@@ -36,7 +36,8 @@ impl Content {
 
 pub(crate) struct Lane {
     pub open: Option<Members>,
-    pub sealed_at: Instant,
+    /// When the last batch was answered.
+    pub answered_at: Instant,
     decoder: Decoder,
     rows: OpenRows,
     /// Bytes of bodies since the rows were measured.
@@ -50,9 +51,9 @@ const MEASURE_BYTES: usize = 16 << 10;
 
 impl Lane {
     /// `partitions`: of the topics, in their order.
-    pub fn new(partitions: [u32; 3], entropy: Entropy, sealed_at: Instant) -> Self {
+    pub fn new(partitions: [u32; 3], entropy: Entropy, answered_at: Instant) -> Self {
         let rows = OpenRows::new(partitions, entropy.clone());
-        Self { open: None, sealed_at, decoder: Decoder::default(), rows, unmeasured: 0, partitions, entropy }
+        Self { open: None, answered_at, decoder: Decoder::default(), rows, unmeasured: 0, partitions, entropy }
     }
 
     /// Decodes into the open rows. Returns the answer that the payload earns when they are durable, and its counts.
@@ -91,9 +92,10 @@ impl Lane {
     }
 
     /// Takes the open batch, if there is one.
-    pub fn seal(&mut self, now: Instant) -> Option<SealedBatch> {
-        let members = self.open.take()?;
-        (self.unmeasured, self.sealed_at) = (0, now);
+    pub fn seal(&mut self) -> Option<SealedBatch> {
+        let mut members = self.open.take()?;
+        members.close();
+        self.unmeasured = 0;
         let rows = &mut self.rows;
         match catch_unwind(AssertUnwindSafe(|| (rows.seal(), rows.take_sighted()))) {
             Ok((records, sighted)) => Some(SealedBatch { records, sighted, members }),
