@@ -9,7 +9,7 @@ use crate::UsageError;
 use crate::args::LogFormat;
 
 /// Libraries whose own lines say nothing to an operator that ours do not say better.
-const QUIET: &str = "deltalake_core=error,datafusion=error,tantivy=error,object_store=error,hyper=error,h2=error";
+const QUIET: &str = "deltalake_core=error,buoyant_kernel=error,delta_kernel=error,datafusion=error,tantivy=error,object_store=error,hyper=error,h2=error";
 
 /// Starts logging for the rest of the process. `filter` as in `info` or `info,ingest=debug`.
 pub fn start(filter: &str, format: Option<LogFormat>) -> anyhow::Result<()> {

@@ -118,7 +118,7 @@ impl Metrics {
                 "tidegate_ingest_empty_bodies_total",
                 "Requests with an empty body, accepted and not stored.",
             ),
-            events: counter("tidegate_ingest_events_total", "Events stored durably."),
+            events: counter("tidegate_ingest_accepted_events_total", "Events stored durably."),
             rows: counter(
                 "tidegate_ingest_rows_total",
                 "Rows of events stored durably; a summary is one for each of its counters.",
