@@ -124,7 +124,8 @@ fn tags(text: &str) -> (Option<Box<str>>, Option<Box<str>>) {
 }
 
 fn payload_id(value: &HeaderValue) -> Option<Box<str>> {
-    text(value).filter(|id| id.len() <= limits::PAYLOAD_ID_BYTES_MAX).map(Into::into)
+    let printable = |id: &&str| id.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    text(value).filter(|id| id.len() <= limits::PAYLOAD_ID_BYTES_MAX).filter(printable).map(Into::into)
 }
 
 fn schema_version(value: &HeaderValue) -> i32 {
@@ -167,7 +168,9 @@ mod tests {
     #[test]
     fn unusable_payload_id_is_ignored() {
         assert_eq!(head(&[("x-launchdarkly-payload-id", &"x".repeat(129))]).payload_id, None);
-        assert_eq!(head(&[("x-launchdarkly-payload-id", "b\u{e4}d")]).payload_id, None);
+        for id in ["b\u{e4}d", "tab\there", "", "  "] {
+            assert_eq!(head(&[("x-launchdarkly-payload-id", id)]).payload_id, None, "{id:?}");
+        }
         assert_eq!(head(&[("x-launchdarkly-payload-id", &"x".repeat(128))]).payload_id.unwrap().len(), 128);
     }
 
