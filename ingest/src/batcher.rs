@@ -147,12 +147,12 @@ impl Batcher {
     pub async fn join(&self, payload: UnpackedPayload) -> Joined {
         let (small, large) = (self.0.small, self.0.lanes.len() - 1);
         match payload.content.len() {
-            ..=SMALL_BYTES => {
+            size if size <= SMALL_BYTES => {
                 // Not by who is free: that would scatter few payloads over many batches.
                 let index = if small == 1 { 0 } else { self.0.next_turn() as usize % small };
                 self.join_lane(index, &mut self.0.lanes[index].lock(), payload)
             }
-            ..=LARGE_BYTES => self.join_first_free(small..large, payload),
+            size if size <= LARGE_BYTES => self.join_first_free(small..large, payload),
             _ => {
                 let _permit = self.0.large.acquire().await;
                 with_patience(true, || self.join_lane(large, &mut self.0.lanes[large].lock(), payload))
