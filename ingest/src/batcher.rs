@@ -10,10 +10,10 @@
 //!
 //! A batch is sealed when it is large enough, or some milliseconds after the one before it was answered, so that a
 //! quiet system answers at once and a busy one gathers, including those whom the last batch has just set free. It is
-//! also sealed when every open connection is in an open batch, as nobody is left who could add to it: without this, a
-//! few busy clients would wait for the clock in each round. Two other rules were tried: sealing whenever the log was
-//! idle made half of the batches hold a few payloads only; counting the milliseconds from the seal before kept the
-//! clients in two halves that took turns, each in batches of half the size.
+//! also sealed when everyone who could call waits in an open batch, as nobody is left to add to it: without this, a few
+//! busy clients would wait for the clock in each round. Two other rules were tried: sealing whenever the log was idle
+//! made half of the batches hold a few payloads only; counting the milliseconds from the seal before kept the clients
+//! in two halves that took turns, each in batches of half the size.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -91,7 +91,8 @@ struct Shared {
     batch_age: Duration,
     /// Payloads in open batches.
     open: Arc<AtomicUsize>,
-    connections: Arc<AtomicUsize>,
+    /// Requests that the open connections could bring at once.
+    callers: Arc<AtomicUsize>,
     /// Spreads payloads over lanes, and those without an id over partitions.
     turn: AtomicU64,
     draining: AtomicBool,
@@ -99,14 +100,14 @@ struct Shared {
 }
 
 impl Batcher {
-    /// `connections`: number of open connections, kept by the server.
+    /// `callers`: how many requests the open connections could bring at once, kept by the server.
     pub fn new(
         config: &Config,
         log: Arc<dyn LogWriter>,
         runtime: &Runtime,
         metrics: Arc<Metrics>,
         room: Room,
-        connections: Arc<AtomicUsize>,
+        callers: Arc<AtomicUsize>,
     ) -> Self {
         let partitions = Topic::ALL.map(|topic| log.partitions(topic));
         let now = runtime.clock.instant();
@@ -136,7 +137,7 @@ impl Batcher {
             batch_bytes: config.batch_bytes.as_usize(),
             batch_age: config.batch_age.get(),
             open: Arc::default(),
-            connections,
+            callers,
             turn: AtomicU64::new(0),
             draining: AtomicBool::new(false),
             tasks: TaskTracker::new(),
@@ -203,7 +204,7 @@ impl Batcher {
         if lane.is_full(size, shared.batch_bytes) {
             batch.seal_now.notify_one();
         }
-        let everyone_waits = shared.open.load(Ordering::Relaxed) >= shared.connections.load(Ordering::Relaxed);
+        let everyone_waits = shared.open.load(Ordering::Relaxed) >= shared.callers.load(Ordering::Relaxed);
         if everyone_waits || shared.draining.load(Ordering::Relaxed) {
             batch.seal_now.notify_one();
             self.seal_others(index);

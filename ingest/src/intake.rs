@@ -36,8 +36,10 @@ pub struct Ingest {
     pub(crate) clock: Clock,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) batcher: Batcher,
-    /// Open connections, kept by the server.
-    pub(crate) connections: Arc<AtomicUsize>,
+    /// Requests that the open connections could bring at once; kept by the server.
+    pub(crate) callers: Arc<AtomicUsize>,
+    /// Open connections; kept by the server.
+    pub(crate) connections: AtomicUsize,
     credentials: Credentials,
     allowed_origins: Vec<HeaderValue>,
     limits: BodyLimits,
@@ -89,8 +91,8 @@ impl Ingest {
         }
         let metrics = Arc::new(Metrics::new(&runtime.telemetry));
         let room = Room::new(config.bytes_in_flight_max.as_usize());
-        let connections = Arc::<AtomicUsize>::default();
-        let batcher = Batcher::new(&config, log.clone(), &runtime, metrics.clone(), room.clone(), connections.clone());
+        let callers = Arc::<AtomicUsize>::default();
+        let batcher = Batcher::new(&config, log.clone(), &runtime, metrics.clone(), room.clone(), callers.clone());
         let repeats = Repeats::new(config.dedup_window.get(), config.dedup_payloads_max, runtime.entropy.next_u64());
         let limits = BodyLimits {
             bytes_max: config.body_bytes_max.as_usize(),
@@ -101,7 +103,8 @@ impl Ingest {
             clock: runtime.clock,
             metrics,
             batcher,
-            connections,
+            callers,
+            connections: AtomicUsize::new(0),
             credentials: Credentials::default(),
             allowed_origins: allowed_origins.into_iter().flatten().collect(),
             limits,
@@ -145,11 +148,15 @@ impl Ingest {
         if used >= max { Err(format!("{used} of {max} bytes are in flight")) } else { Ok(()) }
     }
 
-    /// Counters for the pipeline page; brings the gauges up to date.
+    /// Counters for the pipeline page.
     pub fn status(&self) -> Status {
+        self.update_gauges();
+        self.metrics.status()
+    }
+
+    pub(crate) fn update_gauges(&self) {
         self.metrics.bytes_in_flight.set(self.room.used() as i64);
         self.metrics.connections.set(self.connections.load(Ordering::Relaxed) as i64);
-        self.metrics.status()
     }
 
     pub(crate) fn begin_drain(&self) {

@@ -9,7 +9,7 @@ use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -61,7 +61,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
-    let connections = Arc::new(Connections::new(ingest.clock.instant()));
+    let connections = Arc::new(Connections::new(ingest.clock.instant(), ingest.callers.clone()));
     let house = Arc::new(House { ingest, fallback, connections, http: http_builder() });
     let sweeper = tokio::spawn(sweep(house.ingest.clone(), house.connections.clone()));
     let outcome = tokio::select! {
@@ -120,7 +120,7 @@ where
             }
         };
         house.await_place().await;
-        let place = Place::take(house.connections.clone(), house.ingest.connections.clone(), number);
+        let place = Place::take(house.connections.clone(), number);
         tokio::spawn(connection(stream, house.clone(), place));
     }
     Ok(())
@@ -134,22 +134,19 @@ fn is_passing(error: &std::io::Error) -> bool {
 /// The place that a connection takes up for as long as it is open.
 struct Place {
     connections: Arc<Connections>,
-    count: Arc<AtomicUsize>,
     number: u64,
     activity: Arc<Activity>,
 }
 
 impl Place {
-    fn take(connections: Arc<Connections>, count: Arc<AtomicUsize>, number: u64) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
+    fn take(connections: Arc<Connections>, number: u64) -> Self {
         let activity = connections.open(number);
-        Self { connections, count, number, activity }
+        Self { connections, number, activity }
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.count.fetch_sub(1, Ordering::Relaxed);
         self.connections.end(self.number);
     }
 }
@@ -263,6 +260,8 @@ async fn sweep(ingest: Arc<Ingest>, connections: Arc<Connections>) {
     loop {
         ingest.clock.wait(interval).await;
         connections.sweep(timeouts);
+        ingest.connections.store(connections.count(), Ordering::Relaxed);
+        ingest.update_gauges();
     }
 }
 

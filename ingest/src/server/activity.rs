@@ -2,12 +2,12 @@
 //!
 //! In: bytes read (from [`Watched`]), requests begun and ended (from the service). Out: signals to the connection's
 //! task. One sweep a second over all connections replaces a timer per request, which would cost more than reading its
-//! headers.
+//! headers. Also here: how many connections are open, and how many requests they could bring at once.
 
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -20,6 +20,9 @@ use tokio::time::Instant;
 const IDLE: u8 = 0;
 const HEAD: u8 = 1;
 const BUSY: u8 = 2;
+
+/// Requests that one HTTP/2 connection may bring at once.
+const HTTP2_CALLERS: usize = super::STREAMS_MAX as usize;
 
 /// What a connection's task is asked to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -43,6 +46,7 @@ pub(super) struct Activity {
     http2: AtomicBool,
     signal: AtomicU8,
     waker: Mutex<Option<Waker>>,
+    callers: Arc<AtomicUsize>,
 }
 
 /// Longest times of the phases.
@@ -53,9 +57,11 @@ pub(super) struct Timeouts {
 }
 
 impl Activity {
-    fn new(origin: Instant) -> Self {
+    fn new(origin: Instant, callers: Arc<AtomicUsize>) -> Self {
+        callers.fetch_add(1, Ordering::Relaxed);
         Self {
             origin,
+            callers,
             since_ms: AtomicU64::new(origin.elapsed().as_millis() as u64),
             phase: AtomicU8::new(IDLE),
             requests: AtomicU32::new(0),
@@ -75,14 +81,28 @@ impl Activity {
             return;
         }
         if first.starts_with(b"PRI") {
-            self.http2.store(true, Ordering::Relaxed);
+            self.note_http2();
         }
         // Of HTTP/2 it is not known here what the bytes are; they are a sign of life.
         self.enter(if self.http2.load(Ordering::Relaxed) { IDLE } else { HEAD });
     }
 
+    fn bytes_written(&self) {
+        if self.phase.load(Ordering::Relaxed) == IDLE {
+            self.enter(IDLE);
+        }
+    }
+
+    fn note_http2(&self) {
+        if !self.http2.swap(true, Ordering::Relaxed) {
+            self.callers.fetch_add(HTTP2_CALLERS - 1, Ordering::Relaxed);
+        }
+    }
+
     pub fn request_begins(self: &Arc<Self>, http2: bool) -> Busy {
-        self.http2.store(http2, Ordering::Relaxed);
+        if http2 {
+            self.note_http2();
+        }
         self.requests.fetch_add(1, Ordering::Relaxed);
         self.phase.store(BUSY, Ordering::Relaxed);
         Busy(self.clone())
@@ -121,10 +141,19 @@ impl Activity {
             (self.origin.elapsed().as_millis() as u64).saturating_sub(self.since_ms.load(Ordering::Relaxed)),
         );
         match self.phase.load(Ordering::Relaxed) {
+            // Asked to finish long ago, and the client does not take its last answer.
+            IDLE if age >= timeouts.idle * 2 => Signal::Stop,
             IDLE if age >= timeouts.idle => Signal::Finish,
             HEAD if age >= timeouts.header => Signal::Stop,
             _ => Signal::GoOn,
         }
+    }
+}
+
+impl Drop for Activity {
+    fn drop(&mut self) {
+        let callers = if *self.http2.get_mut() { HTTP2_CALLERS } else { 1 };
+        self.callers.fetch_sub(callers, Ordering::Relaxed);
     }
 }
 
@@ -143,18 +172,20 @@ impl Drop for Busy {
 #[derive(Debug)]
 pub(super) struct Connections {
     origin: Instant,
+    /// Requests that all of them could bring at once.
+    callers: Arc<AtomicUsize>,
     open: Mutex<HashMap<u64, Arc<Activity>>>,
     /// Told whenever one ends.
     pub ended: Notify,
 }
 
 impl Connections {
-    pub fn new(origin: Instant) -> Self {
-        Self { origin, open: Mutex::default(), ended: Notify::new() }
+    pub fn new(origin: Instant, callers: Arc<AtomicUsize>) -> Self {
+        Self { origin, callers, open: Mutex::default(), ended: Notify::new() }
     }
 
     pub fn open(&self, number: u64) -> Arc<Activity> {
-        let activity = Arc::new(Activity::new(self.origin));
+        let activity = Arc::new(Activity::new(self.origin, self.callers.clone()));
         self.open.lock().insert(number, activity.clone());
         activity
     }
@@ -214,6 +245,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        self.activity.bytes_written();
         Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
@@ -222,6 +254,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        self.activity.bytes_written();
         Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
@@ -246,11 +279,11 @@ mod tests {
 
     #[tokio::test]
     async fn phases_have_their_own_limits() {
-        let connections = Connections::new(Instant::now());
+        let connections = Connections::new(Instant::now(), Arc::default());
         let activity = connections.open(1);
         let strict = |header, idle| Timeouts { header, idle };
         assert_eq!(activity.verdict(strict(Duration::ZERO, NEVER)), Signal::GoOn, "nothing sent yet: idle");
-        assert_eq!(activity.verdict(strict(NEVER, Duration::ZERO)), Signal::Finish);
+        assert!(activity.verdict(strict(NEVER, Duration::ZERO)) >= Signal::Finish);
         activity.bytes_read(b"POST /bu");
         assert_eq!(activity.verdict(strict(Duration::ZERO, NEVER)), Signal::Stop);
         let busy = activity.request_begins(false);
@@ -261,7 +294,7 @@ mod tests {
 
     #[tokio::test]
     async fn http2_frames_are_no_headers() {
-        let connections = Connections::new(Instant::now());
+        let connections = Connections::new(Instant::now(), Arc::default());
         let activity = connections.open(1);
         activity.bytes_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
         activity.bytes_read(b"\0\0\0");
@@ -269,8 +302,21 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn http2_connection_counts_as_many_callers() {
+        let connections = Connections::new(Instant::now(), Arc::default());
+        let (plain, many) = (connections.open(1), connections.open(2));
+        many.bytes_read(b"PRI * HTTP/2.0");
+        drop(many.request_begins(true));
+        assert_eq!(connections.callers.load(Ordering::Relaxed), 1 + HTTP2_CALLERS);
+        connections.end(1);
+        connections.end(2);
+        drop((plain, many));
+        assert_eq!(connections.callers.load(Ordering::Relaxed), 0);
+    }
+
+    #[tokio::test]
     async fn longest_idle_makes_room() {
-        let connections = Connections::new(Instant::now());
+        let connections = Connections::new(Instant::now(), Arc::default());
         let (first, second) = (connections.open(1), connections.open(2));
         let busy = first.request_begins(false);
         assert!(connections.end_longest_idle());
