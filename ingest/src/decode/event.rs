@@ -12,8 +12,9 @@ use super::Walk;
 use super::context::{ContextRow, push_aside};
 use super::fault::{Fault, missing, type_name, wrong_type};
 use super::fields::{Field, ReasonParts, keep_last, push_members};
+use super::guess::Name;
 use super::number;
-use super::scan::Span;
+use super::scan::{Scanner, Span};
 use super::unsummarized::Mode;
 
 /// Fields with a column, by kind. `kind`, `creationDate` and the context are common to all.
@@ -61,9 +62,18 @@ impl Walk<'_> {
         self.scratch.aside.clear();
         let open = self.scan.open_span();
         self.scan.enter()?;
-        let mut first = true;
-        while let Some(name) = self.scan.next_name(&mut first)? {
-            self.field(name)?;
+        let (mut previous, mut first, body) = (0, true, self.body);
+        let find = |_: &Scanner<'_>, name| Field::of(&body, name).map(|field| field as usize);
+        loop {
+            let guess = &mut self.scratch.fields.guess;
+            match guess.next_name(&mut self.scan, &mut previous, &mut first, Field::TOKENS, find)? {
+                Some(Name::Known(field, _)) => self.field(Field::ALL[field])?,
+                Some(Name::Other(name)) => {
+                    let value = self.scan.value()?;
+                    self.scratch.fields.others.push((name, value));
+                }
+                None => break,
+            }
         }
         let span = self.scan.close_span(open);
         self.scan.space();
@@ -72,12 +82,7 @@ impl Walk<'_> {
     }
 
     #[inline]
-    fn field(&mut self, name: Span) -> Result<(), Fault> {
-        let Some(field) = Field::of(&self.body, name) else {
-            let value = self.scan.value()?;
-            self.scratch.fields.others.push((name, value));
-            return Ok(());
-        };
+    fn field(&mut self, field: Field) -> Result<(), Fault> {
         match (self.scan.peek(), field) {
             (b'{', Field::Context | Field::User) => return self.read_context_object(field),
             (b'{', Field::Features) => return self.read_features(),

@@ -3,6 +3,7 @@
 use hashbrown::HashSet;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::guess::{Guess, Tokens};
 use super::object::name_text;
 use super::scan::{self, ESCAPED, Scanner, Span};
 use super::text::Body;
@@ -17,6 +18,8 @@ macro_rules! fields {
 
         impl Field {
             pub const ALL: &[Self] = &[$(Self::$variant),+];
+            /// Each name as it stands before its value.
+            pub const TOKENS: Tokens = &[$(concat!("\"", $name, "\":").as_bytes()),+];
 
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name),+ }
@@ -136,6 +139,7 @@ pub(crate) struct Fields {
     pub found: Option<(Field, usize)>,
     /// The field whose object `Scratch::object` describes.
     pub described: Option<Field>,
+    pub guess: Guess,
 }
 
 impl Default for Fields {
@@ -147,6 +151,7 @@ impl Default for Fields {
             reason: ReasonParts::default(),
             found: None,
             described: None,
+            guess: Guess::default(),
         }
     }
 }

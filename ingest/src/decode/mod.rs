@@ -16,6 +16,7 @@ pub(crate) mod context;
 pub(crate) mod event;
 pub(crate) mod fault;
 pub(crate) mod fields;
+pub(crate) mod guess;
 pub(crate) mod migration;
 pub(crate) mod number;
 pub(crate) mod object;

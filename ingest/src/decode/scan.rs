@@ -156,6 +156,24 @@ impl<'a> Scanner<'a> {
         self.name().map(Some)
     }
 
+    /// Skips a comma, unless `first`, and `token`, a name in quotes with its colon, if they stand here and a value
+    /// follows at once. Returns the span of the name.
+    #[inline]
+    pub fn skip_name(&mut self, token: &[u8], first: bool) -> Option<Span> {
+        let rest = self.bytes.get(self.position..)?;
+        let comma = usize::from(!first);
+        if !first && rest.first() != Some(&b',') {
+            return None;
+        }
+        let after = rest.get(comma..)?.strip_prefix(token)?;
+        if *after.first()? <= b' ' {
+            return None;
+        }
+        let start = self.position + comma;
+        self.position = start + token.len();
+        Some(Span { start: start as u32, end: (self.position - 1) as u32, marks: 0 })
+    }
+
     #[inline]
     fn name(&mut self) -> Result<Span> {
         if self.peek() != b'"' {

@@ -16,6 +16,7 @@ use super::columns::{put_integer, put_json, put_text};
 use super::context::{ContextRow, push_aside};
 use super::fault::{BodyError, Fault, Stop, missing, wrong_type};
 use super::fields::{Field, Member, keep_last, push_comma, push_members};
+use super::guess::{Guess, Name, Tokens};
 use super::number;
 use super::object::name_text;
 use super::scan::{Scanner, Span};
@@ -30,6 +31,7 @@ pub(crate) struct SummaryScratch {
     /// Hash of each flag key, in order.
     flags: Vec<u64>,
     sorted: Vec<u64>,
+    counter_guess: Guess,
     /// Unknown fields of flags and counters, with the row to keep them in.
     unknown: Vec<(usize, Level, Vec<Member>)>,
 }
@@ -58,14 +60,17 @@ impl SummaryScratch {
     }
 }
 
-/// Members of a counter; absent or null ones have an absent value.
+/// Members of a counter in the order of [`COUNTER`]; absent or null ones have an absent value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counter {
-    value: Member,
-    variation: Member,
-    version: Member,
-    unknown: Member,
-    count: Member,
+    members: [Member; 5],
+}
+
+const COUNTER: Tokens = &[b"\"value\":", b"\"variation\":", b"\"version\":", b"\"unknown\":", b"\"count\":"];
+
+fn find_counter(scanner: &Scanner<'_>, name: Span) -> Option<usize> {
+    let text = name_text(scanner, name);
+    COUNTER.iter().position(|token| token[1..token.len() - 2] == *text)
 }
 
 impl Walk<'_> {
@@ -247,24 +252,22 @@ impl Walk<'_> {
         let mut counter = Counter::default();
         let mut unknown: Vec<Member> = Vec::new();
         self.scan.enter()?;
-        let mut first = true;
-        while let Some(name) = self.scan.next_name(&mut first)? {
-            let text = name_text(&self.scan, name);
+        let (mut previous, mut first) = (0, true);
+        loop {
+            let guess = &mut self.scratch.summary.counter_guess;
+            let (name, place) =
+                match guess.next_name(&mut self.scan, &mut previous, &mut first, COUNTER, find_counter)? {
+                    Some(Name::Known(number, name)) => (name, &mut counter.members[number]),
+                    Some(Name::Other(name)) => {
+                        unknown.push((name, self.scan.value()?));
+                        continue;
+                    }
+                    None => break,
+                };
             let value = self.scan.value()?;
-            let place = match &*text {
-                b"value" => &mut counter.value,
-                b"variation" => &mut counter.variation,
-                b"version" => &mut counter.version,
-                b"unknown" => &mut counter.unknown,
-                b"count" => &mut counter.count,
-                _ => {
-                    unknown.push((name, value));
-                    continue;
-                }
-            };
             *place = (name, if self.body.is_null(value) { Span::default() } else { value });
         }
-        let (_, span) = counter.count;
+        let span = counter.members[4].1;
         if span.is_absent() {
             return Err(missing("count", start));
         }
@@ -275,20 +278,21 @@ impl Walk<'_> {
 
     fn counter_row(&mut self, counter: &Counter, count: i64, mut unknown: Vec<Member>) -> Result<(), Fault> {
         let (body, columns) = (self.body, &mut self.open.columns);
+        let [value, variation, version, is_unknown, at_count] = counter.members;
         let row = columns.rows;
         if row - self.first_row >= limits::EVENTS_PER_PAYLOAD_MAX {
             let message = format!("more than {} counters", limits::EVENTS_PER_PAYLOAD_MAX);
-            let byte_offset = u64::from(counter.count.1.start);
+            let byte_offset = u64::from(at_count.1.start);
             return Err(Stop::Body(BodyError { reason: DeadLetterReason::TooManyEvents, message, byte_offset }).into());
         }
         columns.count.put(row, count);
-        put_json(&body, &mut columns.value, row, counter.value.1);
-        let flag = body.flag(counter.unknown.1);
+        put_json(&body, &mut columns.value, row, value.1);
+        let flag = body.flag(is_unknown.1);
         columns.unknown.put_opt(row, flag);
         let fitting = [
-            (counter.variation, put_integer(&body, &mut columns.variation, row, counter.variation.1)),
-            (counter.version, put_integer(&body, &mut columns.version, row, counter.version.1)),
-            (counter.unknown, flag.is_some()),
+            (variation, put_integer(&body, &mut columns.variation, row, variation.1)),
+            (version, put_integer(&body, &mut columns.version, row, version.1)),
+            (is_unknown, flag.is_some()),
         ];
         for (member, _) in fitting.iter().filter(|((_, value), fits)| !fits && !value.is_absent()) {
             unknown.push(*member);
