@@ -7,7 +7,6 @@ import base64
 import json
 
 import pytest
-
 from harness import payloads
 from harness.config import RECORDED
 from harness.waiting import wait_equal

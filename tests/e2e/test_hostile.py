@@ -15,7 +15,6 @@ import zlib
 
 import pytest
 import zstandard
-
 from harness import payloads, wire
 from harness.payloads import custom, server_headers
 from harness.waiting import wait_equal, wait_until

@@ -10,7 +10,6 @@ import shutil
 import time
 
 import pytest
-
 from harness import audit, payloads
 from harness.load import Load
 from harness.payloads import custom
@@ -165,12 +164,12 @@ def small_disk(serve, tmp_path):
 
 
 def free_bytes(server):
-    state = os.statvfs(server.root / server.data_dir.relative_to("/"))
+    state = os.statvfs(server.seen(server.data_dir))
     return state.f_bavail * state.f_frsize
 
 
 def ballast(server):
-    return server.root / server.data_dir.relative_to("/") / "ballast"
+    return server.seen(server.data_dir) / "ballast"
 
 
 def fill(server):

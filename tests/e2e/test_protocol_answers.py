@@ -11,7 +11,6 @@ import threading
 import time
 
 import pytest
-
 from harness import payloads
 from harness.config import OTHER, RECORDED, Environment
 from harness.payloads import custom, server_headers
@@ -91,21 +90,22 @@ def test_harmless_body_is_accepted(server, body):
     assert post(server, "/bulk", body, server_headers(RECORDED)).status == 202
 
 
+# Body, byte offset of the fault, reason of the dead letter.
 BROKEN = {
-    "unfinished array": (b'[{"kind":"custom"', 17),
-    "text": (b'"events"', 0),
-    "number": (b"12", 0),
-    "null": (b"null", 0),
-    "words": (b"hello there", 0),
-    "two arrays": (b"[] []", 3),
-    "NUL": (b"\x00\x00\x00", 0),
-    "comma": (b'[{"kind":"custom"},,]', 19),
+    "unfinished array": (b'[{"kind":"custom"', 17, "invalid_json"),
+    "text": (b'"events"', 0, "not_an_event"),
+    "number": (b"12", 0, "not_an_event"),
+    "null": (b"null", 0, "not_an_event"),
+    "words": (b"hello there", 0, "invalid_json"),
+    "two arrays": (b"[] []", 3, "invalid_json"),
+    "NUL": (b"\x00\x00\x00", 0, "invalid_json"),
+    "comma": (b'[{"kind":"custom"},,]', 19, "invalid_json"),
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_unreadable_json_is_refused_and_kept(server, name):
-    body, offset = BROKEN[name]
+    body, offset, reason = BROKEN[name]
     payload = payloads.payload_id()
     headers = server_headers(RECORDED, X_LaunchDarkly_Payload_ID=payload)
     for _ in range(2):
@@ -115,7 +115,7 @@ def test_unreadable_json_is_refused_and_kept(server, name):
     where = f"payload_id = '{payload}'"
     wait_equal(lambda: [bytes(row["body"]) for row in server.dead_letters(columns, where)], [body])
     letter = server.dead_letters(columns, where)[0]
-    assert (letter["reason"], letter["payload_index"], letter["byte_offset"]) == ("invalid_json", None, offset)
+    assert (letter["reason"], letter["payload_index"], letter["byte_offset"]) == (reason, None, offset)
 
 
 ENCODINGS = {

@@ -10,7 +10,6 @@ import socket
 from dataclasses import dataclass
 
 import pytest
-
 from harness import payloads, wire
 from harness.config import RECORDED
 from harness.waiting import wait_equal

@@ -8,7 +8,6 @@ import contextlib
 
 import polars
 import pytest
-
 from harness import recorded
 from harness.config import Environment
 from harness.waiting import wait_equal

@@ -7,7 +7,6 @@ import json
 import urllib.parse
 
 import pytest
-
 from harness import payloads
 from harness.config import OTHER, RECORDED, WRITER_TOKEN
 from harness.waiting import wait_equal

@@ -7,7 +7,6 @@ import json
 
 import duckdb
 import pytest
-
 from harness import payloads
 from harness.config import QUICK
 from harness.payloads import custom
@@ -145,9 +144,8 @@ def test_small_files_are_merged_and_nothing_changes(serve):
     assert totals(server) == expected
     table = server.lake.table("events")
     table.load_as_version(max(table.version() - 3, 0))
-    assert (
-        table.file_uris() and duckdb.sql(f"select count(*) from read_parquet({table.file_uris()!r})").fetchone()[0] > 0
-    )
+    older = duckdb.sql(f"select count(*) from read_parquet({table.file_uris()!r})").fetchall()
+    assert 0 < older[0][0] <= 40
 
 
 def test_stages_that_were_off_catch_up(serve):

@@ -4,7 +4,6 @@ Section 8 of the event protocol, item 14.7: PHP by schema 2 and by `X-LaunchDark
 """
 
 import pytest
-
 from harness import payloads
 from harness.payloads import now_ms
 from harness.waiting import wait_equal

@@ -3,7 +3,9 @@
 DuckDB's own Delta extension is not used, as it has to be downloaded at run time.
 """
 
+import contextlib
 import os
+import shutil
 
 import duckdb
 import pyarrow
@@ -12,6 +14,21 @@ from deltalake.exceptions import TableNotFoundError
 
 TABLES = ("events", "dead_letters")
 PARTITIONS = "hive_partitioning = true, hive_types = {'event_date': DATE}"
+
+
+def mirror(source, target):
+    """Copies what is new below `source`, for readers that would resolve a path of another mount to one of ours.
+
+    Logs are copied before data is listed: by the time a commit can be seen, its files are there.
+    """
+    for pattern in ("*/_delta_log/*", "**/*.parquet"):
+        for path in source.glob(pattern):
+            copy = target / path.relative_to(source)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if not copy.exists() or path.name == "_last_checkpoint":
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copyfile(path, copy)
+    return target
 
 
 class Lake:

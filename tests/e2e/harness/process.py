@@ -13,8 +13,7 @@ import threading
 import time
 from pathlib import Path
 
-from harness import config, wire
-from harness.lake import Lake
+from harness import config, lake, wire
 from harness.waiting import wait_until
 
 READY_SECONDS = 30
@@ -244,9 +243,16 @@ class Server:
         """Where the process sees `/`: its own mounts are below it."""
         return Path(f"/proc/{self.pid}/root") if self.wrapper else Path("/")
 
+    def seen(self, path):
+        """A path of the process, as this process can open it."""
+        return self.root / path.relative_to("/")
+
     @property
     def lake(self):
-        return Lake(str(self.root / self.data_dir.relative_to("/") / "lake"))
+        folder = self.data_dir / "lake"
+        if self.wrapper:
+            folder = lake.mirror(self.seen(folder), self.folder / "lake-seen")
+        return lake.Lake(str(folder))
 
     def table_rows(self, query):
         """Rows of an SQL query over the views `events` and `dead_letters`."""

@@ -31,4 +31,4 @@ def wait_equal(read, expected, deadline=30.0, what="the value"):
     while seen != expected and time.monotonic() < end:
         time.sleep(STEP_SECONDS)
         seen = read()
-    assert seen == expected, f"{what} after {deadline:g} s"
+    assert seen == expected, f"{what} is {seen!r:.500} after {deadline:g} s, expected {expected!r:.500}"
