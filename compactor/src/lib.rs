@@ -35,6 +35,7 @@ mod views;
 mod write;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use eventlog::LogReader;
 use events::Topic;
@@ -61,6 +62,9 @@ pub const LOG_READER: &str = consume::READER;
 
 /// Topics that this stage reads.
 pub const TOPICS: [Topic; 2] = [Topic::Events, Topic::DeadLetters];
+
+/// Shutdown waits this long for the account of the last rows; the next start makes up for it.
+const LAST_LEDGER_MAX: Duration = Duration::from_secs(2);
 
 /// The stage. Share it in an `Arc`: one task runs it, others ask for its status.
 pub struct Compactor {
@@ -150,6 +154,10 @@ impl Compactor {
         let Work { events, dead_letters, upkeep } = &mut *work;
         let (events, dead_letters, ()) =
             tokio::join!(events.run(shutdown), dead_letters.run(shutdown), upkeep.run(shutdown));
+        let clock = &self.runtime.clock;
+        if let Some(Err(error)) = land::unless(upkeep.copy_ledger(), clock.wait(LAST_LEDGER_MAX)).await {
+            tracing::info!(%error, "the ledger is brought up to date at the next start");
+        }
         events.and(dead_letters)
     }
 

@@ -26,7 +26,7 @@ use crate::{Error, Result, Steps};
 const LEDGER_EVERY: Duration = Duration::from_secs(30);
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 /// Without landings, look this often.
-const ROUND_EVERY: Duration = Duration::from_secs(30);
+const ROUND_EVERY: Duration = Duration::from_secs(10);
 /// After midnight, a batch that was received before it may still land.
 const STILL_RECEIVING: Duration = Duration::from_secs(3600);
 

@@ -47,5 +47,5 @@ pub(crate) async fn checkpoint(storage: &Storage, table: &str) -> Result<u64> {
     let handle = open_with_library(storage, table).await?;
     create_checkpoint(&handle, None).await?;
     cleanup_metadata(&handle, None).await?;
-    Ok(handle.version().map(|version| version as u64).unwrap_or_default())
+    Ok(handle.version().unwrap_or_default())
 }

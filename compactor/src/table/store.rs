@@ -190,13 +190,10 @@ fn local_error(path: &Path, source: std::io::Error) -> object_store::Error {
 
 fn link_synced(path: &FilePath, bytes: &[u8]) -> std::io::Result<()> {
     use std::io::Write;
-    static ASIDE: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let folder = path.parent().ok_or(std::io::ErrorKind::InvalidInput)?;
     std::fs::create_dir_all(folder)?;
-    let number = ASIDE.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let aside = folder.join(format!(".commit-{}-{number}.tmp", std::process::id()));
+    let (mut file, aside) = create_aside(folder)?;
     let linked = (|| {
-        let mut file = std::fs::File::create(&aside)?;
         file.write_all(bytes)?;
         file.sync_all()?;
         std::fs::hard_link(&aside, path)
@@ -204,6 +201,20 @@ fn link_synced(path: &FilePath, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::remove_file(&aside).ok();
     linked?;
     std::fs::File::open(folder)?.sync_all()
+}
+
+/// A new file of a name that no reader takes for a commit. Names that a dead process or one in another container left
+/// behind are stepped over.
+fn create_aside(folder: &FilePath) -> std::io::Result<(std::fs::File, PathBuf)> {
+    let mut number = 0;
+    loop {
+        let aside = folder.join(format!(".commit-{}-{number}.tmp", std::process::id()));
+        match std::fs::File::create_new(&aside) {
+            Ok(file) => return Ok((file, aside)),
+            Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 fn sync_with_folders(file: &FilePath, root: &FilePath) -> std::io::Result<()> {
