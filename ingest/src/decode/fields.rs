@@ -127,7 +127,7 @@ impl ReasonParts {
 /// Name and value, as sent.
 pub(crate) type Member = (Span, Span);
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Fields {
     spans: [Span; 32],
     /// Bits of the fields that are present and not null.
@@ -140,20 +140,6 @@ pub(crate) struct Fields {
     /// The field whose object `Scratch::object` describes.
     pub described: Option<Field>,
     pub guess: Guess,
-}
-
-impl Default for Fields {
-    fn default() -> Self {
-        Self {
-            spans: [Span::default(); 32],
-            present: 0,
-            others: Vec::new(),
-            reason: ReasonParts::default(),
-            found: None,
-            described: None,
-            guess: Guess::default(),
-        }
-    }
 }
 
 impl Fields {

@@ -24,7 +24,7 @@ pub(crate) fn without(body: &Body<'_>, outline: &Outline) -> Result<Vec<u8>, Fau
             if paths.len() > PATHS_MAX {
                 return Err(bad_context(format!("more than {PATHS_MAX} private attributes"), outline.private));
             }
-            paths.extend(Some(path(&body.text(item))).filter(|path| is_attribute(path)));
+            paths.extend(Some(path(&body.text(item))).filter(is_attribute));
         }
     }
     let mut out = Vec::with_capacity(outline.value.len());

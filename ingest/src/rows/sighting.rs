@@ -137,11 +137,12 @@ impl OpenSightings {
         let new_place = self.places.insert(place);
         let known = if content == 0 { None } else { self.newest.insert(context, content) };
         if known.is_some_and(|known| known != content) {
-            self.changes += 1;
-        } else if content == 0 && !new_place || known == Some(content) && !new_place {
-            return (stamp, false);
-        } else if recent.suppresses(&sighted, head.received_at) {
-            return (stamp, false);
+            self.changes = self.changes.wrapping_add(1);
+        } else {
+            let repeats_batch = !new_place && (content == 0 || known.is_some());
+            if repeats_batch || recent.suppresses(&sighted, head.received_at) {
+                return (stamp, false);
+            }
         }
 
         let partition = (context % self.partitions.len() as u64) as usize;

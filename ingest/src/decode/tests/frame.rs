@@ -142,3 +142,18 @@ fn a_refused_body_takes_nothing_of_its_neighbours_with_it() {
     let sighted: Vec<_> = found.sightings.iter().map(|row| row["key"].as_str().unwrap()).collect();
     assert!(sighted.contains(&"u") && sighted.contains(&"v"));
 }
+
+#[test]
+fn hostile_bodies_are_answered() {
+    let empty = format!("[{}{{}}]", "{},".repeat(10_000_000));
+    assert_eq!(body_error(&empty).0, DeadLetterReason::TooManyEvents);
+    let long = "x".repeat(32 << 20);
+    assert_eq!(body_error(&format!("\"{long}\"")).0, DeadLetterReason::NotAnEvent);
+    assert_eq!(body_error(&format!("[\"{long}")).0, DeadLetterReason::InvalidJson);
+    assert_eq!(row(&CUSTOM.replace("\"k\"", &format!("\"{long}\"")))["event_key"].as_str().unwrap().len(), 32 << 20);
+    assert_eq!(body_error(&"\0".repeat(1 << 20)).0, DeadLetterReason::InvalidJson);
+    let members: String = (0..200_000).map(|number| format!(",\"m{number}\":{{}}")).collect();
+    assert_eq!(refused(&CUSTOM.replace("\"user\",\"key\":\"u\"", &format!("\"multi\"{members}"))).0, "bad_context");
+    let row = row(&CUSTOM.replace("{\"kind\":\"custom\"", &format!("{{\"kind\":\"custom\"{}", members.repeat(2))));
+    assert_eq!(row["extra"].as_str().unwrap().len(), members.len() + 1, "each name once");
+}

@@ -61,6 +61,16 @@ fn check(body: &[u8]) {
     }
 }
 
+#[test]
+fn bytes_that_are_not_utf8_never_panic_at_any_place() {
+    let good = include_str!("every_kind.json").as_bytes();
+    for place in 0..good.len() {
+        let mut body = good.to_vec();
+        body[place] = 0xff;
+        check(&body);
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
 
