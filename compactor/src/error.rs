@@ -63,6 +63,8 @@ impl Error {
             Self::Log(error) => error.kind(),
             Self::Store { .. } | Self::Undecided { .. } | Self::Contended { .. } => ErrorKind::Retry,
             Self::Fenced { .. } | Self::FileGone { .. } | Self::Delta(_) => ErrorKind::Retry,
+            // The store failed beneath the writer or reader, not the file.
+            Self::Parquet { source: parquet::errors::ParquetError::External(_), .. } => ErrorKind::Retry,
             Self::Parquet { .. } | Self::Arrow(_) => ErrorKind::Fatal,
             Self::Sql(_) | Self::Config(_) => ErrorKind::Reject,
             Self::Table { .. } | Self::TopicReplaced { .. } | Self::OffsetLost { .. } => ErrorKind::Fatal,

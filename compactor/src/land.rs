@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 use crate::commit::Change;
 use crate::consume::{DedupSettings, PartitionReader, Poisoned, READER, Stored, Taken, readers};
-use crate::expand::{FrameRows, expand};
+use crate::expand::{Expansion, FrameRows, expand};
 use crate::ledger::{Destination, Tally};
 use crate::metrics::Metrics;
 use crate::poison;
@@ -30,7 +30,7 @@ use crate::status::{StatusBoard, TopicProgress};
 use crate::table::Table;
 use crate::table::actions::OwnInfo;
 use crate::table::state::TableState;
-use crate::write::{BATCH_ROWS, DataFile, Effort, RollingWriter};
+use crate::write::{BATCH_ROWS, DataFile, Effort, RollingWriter, discard};
 use crate::{Error, Result, Step, Steps};
 
 /// With nothing to read, wake this often to look at the lag.
@@ -291,18 +291,11 @@ impl Lander {
             self.steps.at(Step::PoisonLanded)?;
         }
         let expansion = expand(self.topic, &self.buffer.frames)?;
-        let mut files = Vec::new();
-        for group in &expansion.groups {
-            let mut writer = RollingWriter::new(
-                &self.table,
-                group.partition.clone(),
-                Effort::Landing,
-                self.settings.target_file_bytes,
-            );
-            for rows in group.rows.chunks(BATCH_ROWS) {
-                writer.write(&expansion.batch(rows)?).await?;
-            }
-            files.extend(writer.finish().await?);
+        let (files, written) = self.write(&expansion).await;
+        if written.is_err() {
+            // The next attempt writes files of its own; a full disk must not fill further with each.
+            discard(&self.table, &files).await;
+            return written;
         }
         let newest_received_at = expansion.newest_received_at;
         drop(expansion);
@@ -311,6 +304,27 @@ impl Lander {
             Ok(()) => self.committed(&files, newest_received_at).await,
             Err(error) => self.not_committed(&files, error).await,
         }
+    }
+
+    /// The files that were written, and whether that is all of them.
+    async fn write(&self, expansion: &Expansion) -> (Vec<DataFile>, Result<()>) {
+        let mut files = Vec::new();
+        for group in &expansion.groups {
+            let (partition, target_bytes) = (group.partition.clone(), self.settings.target_file_bytes);
+            let mut writer = RollingWriter::new(&self.table, partition, Effort::Landing, target_bytes);
+            let written = async {
+                for rows in group.rows.chunks(BATCH_ROWS) {
+                    writer.write(&expansion.batch(rows)?).await?;
+                }
+                writer.close().await
+            };
+            let written = written.await;
+            files.extend(writer.into_closed());
+            if written.is_err() {
+                return (files, written);
+            }
+        }
+        (files, Ok(()))
     }
 
     async fn commit(&self, files: &[DataFile], newest_received_at: Option<i64>) -> Result<()> {
@@ -367,10 +381,7 @@ impl Lander {
     async fn not_committed(&mut self, files: &[DataFile], error: Error) -> Result<()> {
         let never_visible = matches!(error, Error::Fenced { .. } | Error::Contended { .. });
         if never_visible {
-            let paths = files.iter().map(|file| file.path.as_str().into()).collect();
-            if let Err(error) = self.table.store.delete(paths).await {
-                tracing::info!(%error, "files of a dropped batch stay behind");
-            }
+            discard(&self.table, files).await;
         }
         if let Error::Fenced { .. } = error {
             tracing::info!(topic = %self.topic, %error, "batch dropped, reading again from where the table stands");

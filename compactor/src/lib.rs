@@ -1,9 +1,9 @@
 //! Log to table: events and dead letters become open Delta tables, each acknowledged row exactly once.
 //!
-//! The walk of a record, in the order of the modules: [`consume`] reads it from where the table stands and [`dedup`]
-//! drops repeated payloads; [`expand`] turns frames into sorted rows; [`write`] makes Parquet files of them; [`commit`]
-//! makes files and offsets visible together; [`land`] is the loop around these. Beside it, [`upkeep`] merges small
-//! files, writes checkpoints, drops what is too old and keeps the [`ledger`]. [`views`] is for those who query.
+//! The walk of a record through the modules: `consume` reads it from where the table stands and `dedup`
+//! drops repeated payloads; `expand` turns frames into sorted rows; `write` makes Parquet files of them; `commit`
+//! makes files and offsets visible together; `land` is the loop around these. Beside it, `upkeep` merges small
+//! files, writes checkpoints, drops what is too old and keeps the `ledger`. `views` is for those who query.
 //!
 //! The table is the only authority: where to read on, what was seen, which files count. This process may die anywhere, or
 //! wake up after another one took over, and nothing is lost or doubled.

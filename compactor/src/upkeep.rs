@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use runtime::{Runtime, Shutdown};
+use runtime::{ErrorKind, Runtime, Shutdown};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -133,7 +133,7 @@ impl Upkeep {
             }
             // Somebody else replaced one of them: the next plan is made on what is there now.
             Err(Error::FileGone { .. }) => Ok(true),
-            Err(error @ (Error::MergeMismatch { .. } | Error::Parquet { .. } | Error::Arrow(_))) => {
+            Err(error) if error.kind() == ErrorKind::Fatal && !matches!(error, Error::Stopped(_)) => {
                 tracing::error!(table = table.spec.name, %error, ?partition, "files cannot be merged and stay as they are");
                 self.skipped.extend(paths);
                 Ok(true)

@@ -139,6 +139,11 @@ impl<'a> RollingWriter<'a> {
         Ok(self.closed)
     }
 
+    /// The files closed so far; one that is open is given up.
+    pub fn into_closed(self) -> Vec<DataFile> {
+        self.closed
+    }
+
     fn begin(&self) -> Result<OpenFile> {
         let folder: String = self
             .table
@@ -157,7 +162,8 @@ impl<'a> RollingWriter<'a> {
         Ok(OpenFile { path, writer, key_sum: 0 })
     }
 
-    async fn close(&mut self) -> Result<()> {
+    /// Closes the open file, if there is one.
+    pub async fn close(&mut self) -> Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let footer = open.writer.finish().await.map_err(|error| Error::parquet(&open.path, error))?;
         self.table.store.finished(&open.path).await?;
@@ -170,6 +176,14 @@ impl<'a> RollingWriter<'a> {
             key_sum: open.key_sum,
         });
         Ok(())
+    }
+}
+
+/// Deletes files that no commit can name any more. What cannot be deleted stays behind and costs only space.
+pub(crate) async fn discard(table: &Table, files: &[DataFile]) {
+    let paths = files.iter().map(|file| Path::from(file.path.as_str())).collect();
+    if let Err(error) = table.store.delete(paths).await {
+        tracing::info!(table = table.spec.name, files = files.len(), %error, "files that were not committed stay behind");
     }
 }
 

@@ -20,7 +20,7 @@ use crate::schema::{ColumnType, TableSpec};
 use crate::table::Table;
 use crate::table::actions::PartitionValues;
 use crate::table::state::TableState;
-use crate::write::{DataFile, Effort, RollingWriter, key_sum, remove};
+use crate::write::{DataFile, Effort, RollingWriter, discard, key_sum, remove};
 use crate::{Error, Result, Step, Steps};
 
 /// Rows decoded at a time per input, and written at a time.
@@ -40,12 +40,22 @@ pub(crate) async fn execute(
 ) -> Result<usize> {
     let inputs = live_files(table, paths).await?;
     let mut writer = RollingWriter::new(table, partition.clone(), Effort::Merge, settings.target_bytes);
-    let read = merge_rows(table, &inputs, &mut writer).await?;
-    let outputs = writer.finish().await?;
+    let read = match merge_rows(table, &inputs, &mut writer).await {
+        Ok(read) => writer.close().await.map(|()| read),
+        Err(error) => Err(error),
+    };
+    let outputs = writer.into_closed();
+    let read = match read {
+        Ok(read) => read,
+        Err(error) => {
+            discard(table, &outputs).await;
+            return Err(error);
+        }
+    };
     if let Err(error) = replace(table, partition, &inputs, &outputs, read, steps).await {
         // Only what is certainly not in the table may go: an undecided commit could still name these files.
         if matches!(error, Error::FileGone { .. } | Error::Contended { .. } | Error::MergeMismatch { .. }) {
-            table.store.delete(outputs.iter().map(|file| Path::from(file.path.as_str())).collect()).await?;
+            discard(table, &outputs).await;
         }
         return Err(error);
     }
