@@ -17,9 +17,10 @@ use eventlog::{AppendRecord, LogWriter, frame};
 use events::{LogBatch, TopicPartition};
 use parking_lot::Mutex;
 use runtime::{Clock, ErrorKind};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 
 use crate::admission::Held;
+use crate::heavy;
 use crate::metrics::{Metrics, Tally};
 use crate::recent::{RecentContexts, Sighted};
 use crate::repeats::{Claim, Verdict};
@@ -103,6 +104,8 @@ pub(crate) struct Members {
     pub tally: Tally,
     claims: Vec<(Claim, Verdict)>,
     held: Held,
+    /// Shares of the budget for large payloads.
+    shares: Vec<OwnedSemaphorePermit>,
     /// Payloads in all open batches, and how many of these are ours.
     open: Arc<AtomicUsize>,
     counted: usize,
@@ -111,11 +114,18 @@ pub(crate) struct Members {
 impl Members {
     pub fn new(held: Held, open: Arc<AtomicUsize>) -> Self {
         let claims = Vec::with_capacity(MEMBERS_EXPECTED);
-        Self { batch: Arc::default(), tally: Tally::default(), claims, held, open, counted: 0 }
+        Self { batch: Arc::default(), tally: Tally::default(), claims, held, shares: Vec::new(), open, counted: 0 }
     }
 
     /// `verdict`: what becomes of the claim if the batch is stored.
-    pub fn join(&mut self, tally: &Tally, claim: Option<(Claim, Verdict)>, held: Held) {
+    pub fn join(
+        &mut self,
+        tally: &Tally,
+        claim: Option<(Claim, Verdict)>,
+        held: Held,
+        share: Option<OwnedSemaphorePermit>,
+    ) {
+        self.shares.extend(share);
         self.tally.add(tally);
         self.claims.extend(claim);
         self.held.absorb(held);
@@ -139,6 +149,7 @@ impl Members {
             claim.settle(if stored { &verdict } else { &Verdict::Failed });
         }
         self.held.shrink_to(0);
+        self.shares.clear();
         if self.batch.outcome().is_none() {
             self.batch.finish(if stored { STORED } else { FAILED });
         }
@@ -173,14 +184,11 @@ pub(crate) struct Appender {
 /// A refused append is tried again this often.
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Encoding more than this takes so long that the thread's other tasks move elsewhere meanwhile.
-const HEAVY_BYTES: usize = 1 << 20;
-
 impl Appender {
     pub async fn append(&self, sealed: SealedBatch) {
         let SealedBatch { records, sighted, mut members } = sealed;
         let begun = self.clock.instant();
-        let encoded = with_patience(members.bytes() > HEAVY_BYTES, || encode(&records));
+        let encoded = heavy::run(members.bytes(), || encode(&records));
         drop(records);
         let outcome = match encoded {
             Ok(records) => {
@@ -260,13 +268,4 @@ fn encode(records: &[(TopicPartition, LogBatch)]) -> eventlog::Result<Vec<Append
         Ok(AppendRecord { topic_partition: *topic_partition, frame: frame::encode(batch)? })
     };
     records.iter().map(record).collect()
-}
-
-/// Runs `work`; if it is heavy and the runtime has other threads, this thread's tasks move to them first.
-pub(crate) fn with_patience<T>(heavy: bool, work: impl FnOnce() -> T) -> T {
-    use tokio::runtime::{Handle, RuntimeFlavor};
-    if heavy && Handle::try_current().is_ok_and(|handle| handle.runtime_flavor() == RuntimeFlavor::MultiThread) {
-        return tokio::task::block_in_place(work);
-    }
-    work()
 }

@@ -24,16 +24,17 @@ use eventlog::LogWriter;
 use events::Topic;
 use parking_lot::Mutex;
 use runtime::Runtime;
-use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::sleep_until;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::time::{sleep_until, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::Config;
-use crate::admission::{Held, Room};
+use crate::admission::{Held, NoRoom, Room};
 use crate::answer::Answer;
-use crate::append::{Appender, Batch, Members, Ticket, with_patience};
+use crate::append::{Appender, Batch, Members, Ticket};
 use crate::credentials::KnownEnvironment;
 use crate::decode::Place;
+use crate::heavy;
 use crate::lane::{Content, Lane};
 use crate::metrics::{Metrics, Tally};
 use crate::payload::PayloadHead;
@@ -65,6 +66,10 @@ const SMALL_BYTES: usize = 8 << 10;
 /// Payloads above this size go through the lane of large ones, one at a time.
 const LARGE_BYTES: usize = 256 << 10;
 
+/// Large payloads between decoding and answer, together; one at least. A body of the worst kind takes ten times its size
+/// as rows and record.
+const LARGE_BUDGET_BYTES: usize = 48 << 20;
+
 /// Decoding is a quarter of the work of a small request.
 const THREADS_PER_SMALL_LANE: usize = 4;
 
@@ -81,8 +86,10 @@ struct Shared {
     small: usize,
     /// Per lane, held by the batch that is sealed by the clock until it is answered.
     turns: Box<[Semaphore]>,
-    /// Holds the lane of large payloads.
+    /// Held while a large payload is decoded.
     large: Semaphore,
+    /// Bytes of large payloads between decoding and answer.
+    large_budget: Arc<Semaphore>,
     appender: Appender,
     appends: Semaphore,
     room: Room,
@@ -130,6 +137,7 @@ impl Batcher {
             turns: (0..lanes).map(|_| Semaphore::new(1)).collect(),
             small,
             large: Semaphore::new(1),
+            large_budget: Arc::new(Semaphore::new(LARGE_BUDGET_BYTES)),
             appender,
             appends: Semaphore::new(APPENDS_MAX),
             room,
@@ -145,20 +153,24 @@ impl Batcher {
     }
 
     /// Puts a payload into an open batch.
-    pub async fn join(&self, payload: UnpackedPayload) -> Joined {
+    ///
+    /// # Errors
+    /// If it is large, and other large ones were not done in the time that it may be held.
+    pub async fn join(&self, payload: UnpackedPayload) -> Result<Joined, NoRoom> {
         let (small, large) = (self.0.small, self.0.lanes.len() - 1);
-        match payload.content.len() {
-            size if size <= SMALL_BYTES => {
-                // Not by who is free: that would scatter few payloads over many batches.
-                let index = if small == 1 { 0 } else { self.0.next_turn() as usize % small };
-                self.join_lane(index, &mut self.0.lanes[index].lock(), payload)
-            }
-            size if size <= LARGE_BYTES => self.join_first_free(small..large, payload),
-            _ => {
-                let _permit = self.0.large.acquire().await;
-                with_patience(true, || self.join_lane(large, &mut self.0.lanes[large].lock(), payload))
-            }
+        let size = payload.content.len();
+        if size <= SMALL_BYTES {
+            // Not by who is free: that would scatter few payloads over many batches.
+            let index = if small == 1 { 0 } else { self.0.next_turn() as usize % small };
+            return Ok(self.join_lane(index, &mut self.0.lanes[index].lock(), payload, None));
         }
+        if size <= LARGE_BYTES {
+            return Ok(self.join_first_free(small..large, payload));
+        }
+        let share = self.0.large_budget.clone().acquire_many_owned(size.min(LARGE_BUDGET_BYTES) as u32);
+        let share = timeout(self.0.appender.hold_max, share).await.map_err(|_| NoRoom)?.ok();
+        let _decoding = self.0.large.acquire().await;
+        Ok(heavy::run(size, || self.join_lane(large, &mut self.0.lanes[large].lock(), payload, share)))
     }
 
     /// Appends what is open and waits until nothing is under way.
@@ -172,14 +184,20 @@ impl Batcher {
     fn join_first_free(&self, lanes: Range<usize>, payload: UnpackedPayload) -> Joined {
         for index in lanes.clone() {
             if let Some(mut lane) = self.0.lanes[index].try_lock() {
-                return self.join_lane(index, &mut lane, payload);
+                return self.join_lane(index, &mut lane, payload, None);
             }
         }
         let index = lanes.start + self.0.next_turn() as usize % lanes.len();
-        self.join_lane(index, &mut self.0.lanes[index].lock(), payload)
+        self.join_lane(index, &mut self.0.lanes[index].lock(), payload, None)
     }
 
-    fn join_lane(&self, index: usize, lane: &mut Lane, payload: UnpackedPayload) -> Joined {
+    fn join_lane(
+        &self,
+        index: usize,
+        lane: &mut Lane,
+        payload: UnpackedPayload,
+        share: Option<OwnedSemaphorePermit>,
+    ) -> Joined {
         let shared = &self.0;
         let size = payload.content.len();
         let place = shared.place(&payload);
@@ -196,7 +214,7 @@ impl Batcher {
             if answer == Answer::ACCEPTED { Verdict::Stored } else { Verdict::Refused(Arc::new(answer.clone())) };
         let begins = lane.open.is_none();
         let members = lane.open.get_or_insert_with(|| Members::new(shared.room.hold(), shared.open.clone()));
-        members.join(&tally, claim.map(|claim| (claim, verdict)), held);
+        members.join(&tally, claim.map(|claim| (claim, verdict)), held, share);
         let batch = members.batch.clone();
         if begins {
             shared.tasks.spawn(close(self.clone(), index, batch.clone()));

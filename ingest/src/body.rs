@@ -21,6 +21,7 @@ use memchr::memmem;
 use tokio::time::{Instant, timeout_at};
 
 use crate::admission::{Held, NoRoom};
+use crate::heavy;
 
 /// Bounds of one body.
 #[derive(Clone, Copy, Debug)]
@@ -196,7 +197,7 @@ pub(crate) async fn unpack(
         Encoding::Gzip => {
             if let Some(size) = trusted_size(packed, limits.bytes_max) {
                 held.grow(size, limits.hold_max).await?;
-                if let Some(body) = inflate_at_once(packed, size) {
+                if let Some(body) = heavy::run(size, || inflate_at_once(packed, size)) {
                     return Ok(body.into());
                 }
                 held.shrink_to(held.bytes() - size);

@@ -324,7 +324,7 @@ impl Ingest {
 
     /// Joins a batch and waits until the log has it.
     async fn store(&self, payload: UnpackedPayload, trace: &mut Trace) -> Answer {
-        let joined = self.batcher.join(payload).await;
+        let Ok(joined) = self.batcher.join(payload).await else { return Answer::NO_ROOM };
         trace.events = joined.events;
         match joined.ticket {
             None => joined.answer,

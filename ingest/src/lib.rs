@@ -47,6 +47,8 @@ mod append;
 
 mod answer;
 
+mod heavy;
+
 pub mod config;
 pub mod error;
 pub mod metrics;

@@ -48,7 +48,7 @@ pub(crate) fn epoch_micros(text: &[u8]) -> Option<i64> {
         Some(millis) => millis,
         None => Some(double(text)?.trunc()).filter(|millis| in_i64(*millis))? as i64,
     };
-    (FIRST_MS..=LAST_MS).contains(&millis).then_some(millis * 1_000)
+    (FIRST_MS..=LAST_MS).contains(&millis).then(|| millis * 1_000)
 }
 
 /// Keeps out words that Rust reads as numbers and JSON does not: `inf`, `nan`, `+1`.
