@@ -175,7 +175,7 @@ def test_pipeline_reports_what_happened(serve):
 METRICS = {
     *(
         f"tidegate_ingest_{name}_total"
-        for name in ["payloads", "events", "requests", "body_bytes", "unpacked_bytes", "dead_letters"]
+        for name in ["payloads", "accepted_events", "requests", "body_bytes", "unpacked_bytes", "dead_letters"]
     ),
     "tidegate_ingest_deduplicated_payloads_total",
     "tidegate_ingest_represented_evaluations_total",
