@@ -91,8 +91,9 @@ impl<'a> Walk<'a> {
             return self.repeated(field, form, span, entry, created_at).map(Some);
         }
         let described = self.describe(field, form, span)?;
-        let row = self.write_context(&described);
-        let stamps = self.note_sightings(&described, row, created_at);
+        let instance_key = canonical(&described.singles);
+        let row = self.write_context(&described, &instance_key);
+        let stamps = self.note_sightings(&described, &instance_key, row, created_at);
         let entry = self.open.contexts.remember(form, self.body.raw(span), row, &described.aside);
         let state = (self.sender.hash, self.sightings.changes);
         if let Some(entry) = entry {
@@ -131,7 +132,7 @@ impl<'a> Walk<'a> {
             self.open.contexts.set_sighted(entry, state, None);
         } else {
             let described = self.describe(field, form, span)?;
-            let stamps = self.note_sightings(&described, row, created_at);
+            let stamps = self.note_sightings(&described, &canonical(&described.singles), row, created_at);
             // Noting may count a change itself; the entry is as new as what it noted.
             self.open.contexts.set_sighted(entry, (self.sender.hash, self.sightings.changes), Some(&stamps));
         }
@@ -293,14 +294,14 @@ impl<'a> Walk<'a> {
         out.into()
     }
 
-    fn write_context(&mut self, described: &Described<'_>) -> u32 {
+    fn write_context(&mut self, described: &Described<'_>, canonical: &str) -> u32 {
         let columns = &mut self.open.contexts.columns;
         let (row, singles) = (columns.rows, &described.singles);
         let kind = if let [single] = &singles[..] { &single.identity.kind } else { "multi" };
         columns.context_kind.put(row, kind.as_bytes());
         match &singles[..] {
             [single] if single.identity.kind == "user" => columns.context_key.put(row, single.identity.key.as_bytes()),
-            _ => columns.context_key.put(row, canonical(singles).as_bytes()),
+            _ => columns.context_key.put(row, canonical.as_bytes()),
         }
         let entries = singles.iter().map(|one| (one.identity.kind.as_bytes(), one.identity.key.as_bytes()));
         columns.context_keys.put(row, entries);
@@ -312,9 +313,14 @@ impl<'a> Walk<'a> {
         row as u32
     }
 
-    fn note_sightings(&mut self, described: &Described<'_>, row: u32, created_at: Option<i64>) -> Vec<Stamp> {
+    fn note_sightings(
+        &mut self,
+        described: &Described<'_>,
+        instance_key: &str,
+        row: u32,
+        created_at: Option<i64>,
+    ) -> Vec<Stamp> {
         let mut stamps = Vec::with_capacity(described.singles.len());
-        let instance_key = canonical(&described.singles);
         let contexts = &self.open.contexts.columns.context;
         for single in &described.singles {
             let whole = described.json.as_ref().map(|_| contexts.get(row as usize));
@@ -334,10 +340,25 @@ impl<'a> Walk<'a> {
     }
 }
 
+/// `singles`: sorted by kind.
 fn canonical(singles: &[Single<'_>]) -> String {
-    let mut parts: Vec<(&str, &str)> =
-        singles.iter().map(|single| (&*single.identity.kind, &*single.identity.key)).collect();
-    canonical_key(&mut parts)
+    if singles.iter().any(|single| single.identity.key.contains(['%', ':'])) {
+        let mut parts: Vec<(&str, &str)> =
+            singles.iter().map(|single| (&*single.identity.kind, &*single.identity.key)).collect();
+        return canonical_key(&mut parts);
+    }
+    // Nothing to escape, as nearly always.
+    let bytes = singles.iter().map(|single| single.identity.kind.len() + single.identity.key.len() + 2).sum();
+    let mut out = String::with_capacity(bytes);
+    for Identity { kind, key, .. } in singles.iter().map(|single| &single.identity) {
+        if !out.is_empty() {
+            out.push(':');
+        }
+        out.push_str(kind);
+        out.push(':');
+        out.push_str(key);
+    }
+    out
 }
 
 /// Appends the members that a legacy user left aside.

@@ -165,7 +165,7 @@ impl Walk<'_> {
         if kind == EventKind::Feature
             && self.body.flag(self.scratch.fields.get(Field::ExcludeFromSummaries)) == Some(true)
         {
-            self.decoded.represented_evaluations += 1;
+            self.decoded.represented_evaluations = self.decoded.represented_evaluations.saturating_add(1);
         }
         self.scratch.fields.present &= !written;
         self.finish_row(row, context);
@@ -218,7 +218,8 @@ impl Walk<'_> {
         let body = self.body;
         if kind.is_diagnostic() {
             let dropped = number::integer(body.raw(self.scratch.fields.get(Field::DroppedEvents))).unwrap_or(0);
-            self.decoded.sdk_dropped_events += u64::try_from(dropped).unwrap_or(0);
+            let dropped = u64::try_from(dropped).unwrap_or(0);
+            self.decoded.sdk_dropped_events = self.decoded.sdk_dropped_events.saturating_add(dropped);
             self.open.columns.data.put_with(row, |out| body.push_json(out, span));
         } else {
             self.open.columns.extra.put_with(row, |out| body.push_json(out, span));

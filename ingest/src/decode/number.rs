@@ -96,6 +96,8 @@ mod tests {
         assert_eq!(epoch_micros(b"1795274938346.9"), Some(1_795_274_938_346_000));
         assert_eq!(epoch_micros(b"-1.5"), Some(-1_000));
         assert_eq!(epoch_micros(b"1e20"), None);
+        assert_eq!(epoch_micros(b"9223372036854775807"), None);
+        assert_eq!(epoch_micros(b"-9223372036854775808"), None);
         assert_eq!(epoch_micros(b"\"2026-01-01\""), None);
     }
 

@@ -151,7 +151,8 @@ impl Walk<'_> {
                     flag.kinds.len()
                 });
                 columns.rows += 1;
-                self.decoded.represented_evaluations += *count as u64;
+                self.decoded.represented_evaluations =
+                    self.decoded.represented_evaluations.saturating_add(*count as u64);
             }
         }
     }

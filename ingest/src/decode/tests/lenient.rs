@@ -96,3 +96,23 @@ fn white_space_goes_and_spelling_stays() {
     );
     assert_eq!(row["data"], r#"{"a":[1.0,-1E-7," \/ "]}"#);
 }
+
+#[test]
+fn extreme_numbers_neither_panic_nor_wrap() {
+    for number in ["9223372036854775807", "-9223372036854775808", "18446744073709551615", "1e18", "-0", "5e-324"] {
+        let body = format!(
+            r#"[{{"kind":"custom","key":"k","userKey":"u","creationDate":{number},"metricValue":{number},"samplingRatio":{number}}},
+            {{"kind":"diagnostic","droppedEvents":{number}}},{{"kind":"diagnostic","droppedEvents":{number}}},
+            {{"kind":"diagnostic","droppedEvents":{number}}},
+            {{"kind":"feature","key":"f","userKey":"u","version":{number},"excludeFromSummaries":true}},
+            {{"kind":"summary","startDate":{number},"features":{{"f":{{"counters":[{{"count":{number}}},{{"count":{number}}},
+            {{"count":{number},"version":{number}}}]}}}}}},
+            {{"kind":"feature","key":"f","userKey":"u","version":{number},"debugEventsUntilDate":{number},"excludeFromSummaries":true}}]"#
+        );
+        for mut bench in [Bench::new(), Bench::unsummarized()] {
+            let decoded = bench.decode(body.as_bytes()).unwrap();
+            assert_eq!(decoded.events as usize + decoded.dead_letters.len(), 7);
+            bench.seal();
+        }
+    }
+}
