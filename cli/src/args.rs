@@ -18,7 +18,7 @@ pub struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  tidegate serve                                   start with a development environment; prints its keys
+  tidegate serve                                   start with a development environment
   tidegate serve --config pipeline.toml            start with your environments
   tidegate query 'SELECT flag_key, sum(evaluations) FROM evaluation_counts GROUP BY 1'
   tidegate contexts search 'plan equals gold'      find contexts by any attribute

@@ -25,7 +25,7 @@ use serde_json::Value;
 
 pub use refusal::Refusal;
 
-use crate::lake::ContextPlace;
+use crate::lake::{ContextPlace, WholeLetter};
 
 /// What the endpoints ask of the running stages.
 pub trait Stages: Send + Sync {
@@ -40,7 +40,7 @@ pub trait Stages: Send + Sync {
 /// What the endpoints ask of the tables.
 pub trait Tables: Send + Sync {
     fn dead_letters(&self, limit: usize) -> BoxFuture<'_, anyhow::Result<Vec<Value>>>;
-    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<(Value, Vec<u8>)>>>;
+    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WholeLetter>>>;
     fn evaluations(&self, place: ContextPlace, limit: usize) -> BoxFuture<'_, anyhow::Result<Vec<Value>>>;
 }
 

@@ -27,6 +27,9 @@ pub struct Lake {
     storage: StorageConfig,
 }
 
+/// A dead letter as JSON, and the bytes of its body.
+pub type WholeLetter = (Value, Vec<u8>);
+
 /// One context, as the page names it.
 #[derive(Clone, Debug)]
 pub struct ContextPlace {
@@ -80,7 +83,7 @@ impl Lake {
     }
 
     /// One dead letter with its headers, and its body as bytes.
-    pub async fn dead_letter(&self, id: &str) -> anyhow::Result<Option<(Value, Vec<u8>)>> {
+    pub async fn dead_letter(&self, id: &str) -> anyhow::Result<Option<WholeLetter>> {
         let session = self.session().await?;
         let letter = rows(
             &session,

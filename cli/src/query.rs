@@ -10,8 +10,8 @@ use std::path::Path;
 use anyhow::{Context, bail};
 use arrow::array::RecordBatch;
 use arrow::util::pretty::pretty_format_batches_with_options;
-use datafusion::execution::context::SQLOptions;
 use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::context::SQLOptions;
 use futures::TryStreamExt;
 
 use crate::args::{Query, QueryFormat};

@@ -50,7 +50,7 @@ impl fmt::Display for ByteSize {
     /// The largest binary unit that divides the number, so that it reads back as the same number.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [(u64, &str); 4] = [(1 << 40, "TiB"), (1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
-        match UNITS.iter().find(|(unit, _)| self.0 >= *unit && self.0 % unit == 0) {
+        match UNITS.iter().find(|(unit, _)| self.0 >= *unit && self.0.is_multiple_of(*unit)) {
             Some((unit, name)) => write!(f, "{}{name}", self.0 / unit),
             None => write!(f, "{}B", self.0),
         }
@@ -86,16 +86,29 @@ impl FromStr for DurationText {
 }
 
 impl fmt::Display for DurationText {
+    /// The largest unit that divides the duration, so that it reads as people write it and reads back the same.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = humantime::format_duration(self.0).to_string();
-        // `12days` reads back but people write `12d`.
-        let text = text.replace("days", "d").replace("day", "d").replace(' ', "");
-        f.write_str(&text)
+        const UNITS: [(u128, &str); 7] = [
+            (86_400_000_000_000, "d"),
+            (3_600_000_000_000, "h"),
+            (60_000_000_000, "m"),
+            (1_000_000_000, "s"),
+            (1_000_000, "ms"),
+            (1_000, "us"),
+            (1, "ns"),
+        ];
+        let nanos = self.0.as_nanos();
+        if nanos == 0 {
+            return f.write_str("0s");
+        }
+        let fitting = UNITS.iter().find(|(unit, _)| nanos.is_multiple_of(*unit));
+        let (unit, name) = fitting.expect("every number of nanoseconds is a multiple of one");
+        write!(f, "{}{name}", nanos / unit)
     }
 }
 
 macro_rules! as_text {
-    ($type:ty) => {
+    ($type:ty, $expected:literal) => {
         impl Serialize for $type {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 serializer.collect_str(self)
@@ -104,15 +117,28 @@ macro_rules! as_text {
 
         impl<'de> Deserialize<'de> for $type {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = String::deserialize(deserializer)?;
-                text.parse().map_err(de::Error::custom)
+                struct Text;
+
+                impl de::Visitor<'_> for Text {
+                    type Value = $type;
+
+                    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                        f.write_str($expected)
+                    }
+
+                    fn visit_str<E: de::Error>(self, text: &str) -> Result<$type, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Text)
             }
         }
     };
 }
 
-as_text!(ByteSize);
-as_text!(DurationText);
+as_text!(ByteSize, "a size with its unit, such as \"64MiB\"");
+as_text!(DurationText, "a duration with its unit, such as \"250ms\" or \"10s\"");
 
 #[cfg(test)]
 mod tests {
@@ -134,10 +160,11 @@ mod tests {
 
     #[test]
     fn durations_read_back_as_written() {
-        for text in ["5ms", "10s", "2m", "12h", "30d", "1h 30m"] {
+        for text in ["5ms", "10s", "2m", "12h", "30d", "400d", "90m", "0s", "1500us"] {
             let duration: DurationText = text.parse().unwrap();
-            assert_eq!(duration.to_string().parse::<DurationText>().unwrap(), duration);
+            assert_eq!(duration.to_string(), text);
         }
+        assert_eq!("1h 30m".parse::<DurationText>().unwrap().to_string(), "90m");
         assert!("10".parse::<DurationText>().unwrap_err().contains("unit"));
     }
 }

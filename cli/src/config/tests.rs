@@ -97,6 +97,7 @@ fn all_mistakes_are_reported_at_once() {
         commit_intervall = "10s"
         dedup_window = "1s"
         merge = "yes"
+        retention = 30
         [kafka]
         brokers = "127.0.0.1:9092"
         [[environments]]
@@ -116,6 +117,7 @@ fn all_mistakes_are_reported_at_once() {
     assert_mistake(&found, &["compactor.commit_intervall", "did you mean commit_interval?"]);
     assert_mistake(&found, &["compactor.dedup_window", "at least 10m"]);
     assert_mistake(&found, &["compactor.merge = \"yes\"", "expected true or false"]);
+    assert_mistake(&found, &["compactor.retention = 30", "expected a duration with its unit"]);
     assert_mistake(&found, &["kafka", "not part of this version"]);
     assert_mistake(&found, &["environments[0].key", "is missing"]);
     assert_mistake(&found, &["environments[0].sdk_keys", "expected a list"]);

@@ -35,7 +35,7 @@ impl Tables for FakeTables {
         async move { Ok(vec![json!({"id": "a", "limit": limit})]) }.boxed()
     }
 
-    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<(Value, Vec<u8>)>>> {
+    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WholeLetter>>> {
         async move {
             match id {
                 "text" => Ok(Some((json!({"id": id}), b"[1".to_vec()))),

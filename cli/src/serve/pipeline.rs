@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::Pipeline;
 use super::gauges::Gauges;
 use crate::endpoints::{Stages, Tables};
-use crate::lake::{ContextPlace, Lake};
+use crate::lake::{ContextPlace, Lake, WholeLetter};
 
 /// Questions to the tables at once; each may hold some row groups in memory.
 const QUESTIONS_MAX: usize = 2;
@@ -193,7 +193,7 @@ impl Tables for BoundedTables {
         self.ask(move |lake| async move { lake.dead_letters(None, limit).await })
     }
 
-    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<(Value, Vec<u8>)>>> {
+    fn dead_letter<'a>(&'a self, id: &'a str) -> BoxFuture<'a, anyhow::Result<Option<WholeLetter>>> {
         let id = id.to_owned();
         self.ask(move |lake| async move { lake.dead_letter(&id).await })
     }
