@@ -19,7 +19,7 @@ fn context(n: usize, seen_at: i64) -> Seen {
     let plan = ["gold", "silver", "bronze"][n % 3];
     Seen::context(
         &json!({"kind": "user", "key": format!("user-{n:08}"), "name": format!("Name {n}"), "email": format!("u{n}@mail.example"),
-            "plan": plan, "seats": n % 100, "beta": n % 7 == 0, "joined": 1_700_000_000_000u64 + n as u64 * 1000,
+            "plan": plan, "seats": n % 100, "beta": n.is_multiple_of(7), "joined": 1_700_000_000_000u64 + n as u64 * 1000,
             "address": {"city": format!("City {}", n % 500), "country": "BR"}, "groups": ["qa", "ops", format!("g{}", n % 50)]}),
         seen_at,
     )

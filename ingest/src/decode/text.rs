@@ -4,7 +4,7 @@
 //! mended: `NaN` and numbers that no double holds become `null`, half a surrogate pair and bytes that are not UTF-8
 //! become U+FFFD, raw control characters are escaped. Out is always UTF-8.
 
-use super::scan::{self, BROKEN, ESCAPED, SPACED, Span, hex4, low_half};
+use super::scan::{BROKEN, ESCAPED, SPACED, Span, hex4, low_half};
 
 /// A body and whether all of it is UTF-8.
 #[derive(Clone, Copy, Debug)]
@@ -218,9 +218,10 @@ fn push_unescaped(out: &mut Vec<u8>, inner: &[u8]) {
     }
 }
 
-/// Cleans JSON text that stands alone: made by this crate, or a part of a body.
+/// The span of a JSON text that stands alone.
+#[cfg(test)]
 pub(crate) fn span_of(text: &[u8]) -> Option<Span> {
-    scan::Scanner::new(text).value().ok()
+    super::scan::Scanner::new(text).value().ok()
 }
 
 #[cfg(test)]
