@@ -1,6 +1,8 @@
 //! Keeps the newest state of every user context in an index, and answers searches over it.
 //!
-//!     `contexts` topic -> shard: fold -> index -> search <- api
+//! ```text
+//! `contexts` topic -> shard: fold -> index -> search <- api
+//! ```
 //!
 //! One shard per partition of the topic, each a Tantivy index with its own log offset inside its commits. The log never
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,

@@ -10,11 +10,13 @@
 //!
 //! `format`, version 1, five lines:
 //!
-//!     tidegate log
-//!     version 1
-//!     log <32 hex digits>
-//!     partitions events=2 contexts=2 dead_letters=1
-//!     checksum <CRC-32C of the lines before, 8 hex digits>
+//! ```text
+//! tidegate log
+//! version 1
+//! log <32 hex digits>
+//! partitions events=2 contexts=2 dead_letters=1
+//! checksum <CRC-32C of the lines before, 8 hex digits>
+//! ```
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
