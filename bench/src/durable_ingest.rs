@@ -1,7 +1,7 @@
 //! Durable ingest: core-time per request and per event, beside the bare server in the same run.
 //!
 //! Expected for the 14.8 kB body, from the cost of the parts: reading and answering 12.5 core-us, decoding 22
-//! (`ingest/examples/decode_cost.rs`), sealing, compression and framing 15, log 10: about 60 core-us, 2 an event.
+//! (`bench decode`), sealing, compression and framing 15, log 10: about 60 core-us, 2 an event.
 
 use crate::bodies;
 use crate::server::{Server, load};

@@ -8,6 +8,7 @@
 
 mod bare;
 mod bodies;
+mod decode;
 mod durable;
 mod durable_ingest;
 mod flow;
@@ -48,6 +49,8 @@ enum Command {
         #[arg(long, default_value_t = 20_000)]
         requests: usize,
     },
+    /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
+    Decode,
     /// A bare hyper server: reads the body, answers 202.
     #[command(hide = true)]
     Bare { listen: SocketAddr },
@@ -62,6 +65,10 @@ fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ingest { connections, requests, rounds } => durable_ingest::run(connections, requests, rounds),
         Command::Flow { tidegate, connections, requests } => flow::run(&tidegate, connections, requests),
+        Command::Decode => {
+            decode::run();
+            Ok(())
+        }
         Command::Bare { listen } => bare::run(listen),
         Command::Durable { listen, data_dir } => durable::run(listen, &data_dir),
         Command::Load(args) => load::run(&args),

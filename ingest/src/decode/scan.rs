@@ -8,7 +8,7 @@
 //! Why not a tape of simd-json: the columns want text exactly as sent, which a tape has already unescaped and whose
 //! numbers it has already parsed; a tape covers the whole body, and three quarters of a real body are contexts that
 //! repeat byte for byte, which a reader in place skips by comparing (`rows::context`); and a body that strict JSON
-//! refuses would need this reader all the same. `examples/decode_cost.rs` prints both costs.
+//! refuses would need this reader all the same. `bench decode` prints both costs.
 
 use events::{DeadLetterReason, limits};
 

@@ -1,12 +1,8 @@
 //! What decoding costs: nanoseconds a body and an event, for recorded bodies, beside rivals on the same bytes.
 //!
-//!     cargo run --release -p ingest --example decode_cost
-//!
 //! `decode` is the whole way from bytes to sealed Arrow batches; `no repeats` the same with every context changed in
 //! each round, so that none is recognised from the round before; `simd-json tape` only parses, into the tape that
 //! the columns would then have to be read from; `utf-8` only looks at each byte once.
-
-#![allow(clippy::print_stdout, reason = "printing is what it does")]
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -44,7 +40,7 @@ fn head() -> PayloadHead {
         unsummarized: false,
         schema_header_present: true,
         path: "/bulk".into(),
-        headers: http::HeaderMap::new(),
+        headers: hyper::HeaderMap::new(),
     }
 }
 
@@ -85,7 +81,8 @@ fn decode_all(bodies: &[Vec<u8>]) -> f64 {
     })
 }
 
-fn main() {
+/// Prints the costs of each body.
+pub fn run() {
     println!("{:44} {:>7} {:>6}  ns/body (ns/event)", "body", "bytes", "events");
     for name in BODIES {
         let file = format!("{}/../tests/fixtures/sdk/{name}", env!("CARGO_MANIFEST_DIR"));
