@@ -76,6 +76,8 @@ pub(crate) struct Lander {
     metrics: Metrics,
     readers: Vec<PartitionReader>,
     buffer: Buffer,
+    /// When the log had taken the newest record that was taken from it: what still waits is hardly older.
+    reached: Option<UnixMicros>,
     status: StatusBoard,
     landed: Arc<Notify>,
     steps: Steps,
@@ -109,6 +111,7 @@ impl Lander {
             metrics,
             readers,
             buffer: Buffer::default(),
+            reached: None,
             status,
             landed,
             steps,
@@ -259,6 +262,7 @@ impl Lander {
             }
         };
         self.buffer.since.get_or_insert((now, appended_at));
+        self.reached = self.reached.max(Some(appended_at));
     }
 
     /// Waits until any partition has a record, the commit is due, or shutdown begins.
@@ -394,8 +398,7 @@ impl Lander {
     }
 
     async fn report(&mut self) -> Result<()> {
-        let mut progress =
-            TopicProgress { oldest_waiting_at: self.buffer.since.map(|(_, at)| at), ..Default::default() };
+        let mut progress = TopicProgress::default();
         for reader in &mut self.readers {
             if let Ok(held) = self.log.bounds(reader.topic_partition).await {
                 reader.end = reader.end.max(held.end);
@@ -403,6 +406,9 @@ impl Lander {
             progress.lag_records += (reader.end.0 - reader.start.0).max(0) as u64;
             progress.stopped.extend(reader.stopped.clone());
         }
+        // Right after a commit the buffer is empty, though the log may hold a backlog that was not read yet.
+        let unread = (progress.lag_records > 0).then_some(self.reached).flatten();
+        progress.oldest_waiting_at = self.buffer.since.map(|(_, at)| at).or(unread);
         self.metrics.lag_records.with_label_values(&[self.table.spec.name]).set(progress.lag_records as i64);
         self.status.set_topic(self.topic, progress);
         Ok(())
