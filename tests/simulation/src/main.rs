@@ -1,0 +1,2 @@
+//! The pipeline on one seed.
+fn main() {}
