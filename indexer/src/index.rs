@@ -16,6 +16,8 @@
 //! encoding, and lists no values without reading it back.
 //! Seam for snapshots: everything a new owner needs is in the directory and the commit payload.
 
+use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
@@ -290,6 +292,7 @@ impl ShardWriter {
             TantivyError::LockFailure(LockError::LockBusy, _) => Error::Locked { path: path.to_owned() },
             error => Error::Index { action: "open the index for writing", source: error },
         })?;
+        remove_leftovers(path, &index)?;
         let mut merge_policy = LogMergePolicy::default();
         // A context seen again replaces its document: let no segment be more than a third dead.
         merge_policy.set_del_docs_ratio_before_merge(0.3);
@@ -377,18 +380,36 @@ impl ShardWriter {
     }
 }
 
+/// Removes what a killed process wrote and no commit names.
+///
+/// Not only for the room: the number in the name of a list of deleted documents is counted on from the last commit, so
+/// the next commit would want the very name that the leftover has, and fail for ever as that file is there already.
+fn remove_leftovers(path: &Path, index: &Index) -> Result<()> {
+    let meta = index.load_metas().map_err(Error::index("read the index's metadata"))?;
+    let named: HashSet<PathBuf> = meta.segments.iter().flat_map(files_of).collect();
+    for entry in std::fs::read_dir(path).map_err(Error::io("list", path))? {
+        let file = entry.map_err(Error::io("list", path))?.path();
+        let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
+        if (is_of_a_segment(name) && !named.contains(Path::new(name))) || name.starts_with(".tmp") {
+            std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+        }
+    }
+    Ok(())
+}
+
+/// Files of a segment begin with its id, 32 hexadecimal digits.
+fn is_of_a_segment(name: &str) -> bool {
+    name.split('.').next().is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 /// Whether some file of the index at `path` does not fit its checksum, or is gone. Reads all of them.
 pub fn has_damaged_files(index: &Index, path: &Path) -> bool {
     match index.validate_checksum() {
         Ok(damaged) => !damaged.is_empty(),
         // A merge may have removed a file since the check began; only one that is still wanted counts.
-        Err(_) => index.load_metas().is_ok_and(|meta| {
-            let is_gone = |segment: &SegmentMeta, part| !path.join(segment.relative_path(part)).exists();
-            meta.segments.iter().any(|segment| {
-                SEGMENT_PARTS.iter().any(|part| is_gone(segment, part.clone()))
-                    || (segment.has_deletes() && is_gone(segment, SegmentComponent::Delete))
-            })
-        }),
+        Err(_) => index
+            .load_metas()
+            .is_ok_and(|meta| meta.segments.iter().flat_map(files_of).any(|file| !path.join(file).exists())),
     }
 }
 
@@ -401,6 +422,11 @@ const SEGMENT_PARTS: [SegmentComponent; 6] = [
     SegmentComponent::FastFields,
     SegmentComponent::FieldNorms,
 ];
+
+fn files_of(segment: &SegmentMeta) -> impl Iterator<Item = PathBuf> {
+    let deleted = segment.has_deletes().then_some(SegmentComponent::Delete);
+    SEGMENT_PARTS.into_iter().chain(deleted).map(|part| segment.relative_path(part))
+}
 
 /// Bytes of all files of the shard at `path`.
 pub fn size_bytes(path: &Path) -> u64 {

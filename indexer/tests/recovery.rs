@@ -55,6 +55,43 @@ async fn restart_goes_on_where_the_index_stopped() {
     flow.stop().await;
 }
 
+/// Names of lists of deleted documents that the next commits might want, for each segment of the shard in `shard`.
+fn coming_lists_of_deleted(shard: &Path) -> Vec<std::path::PathBuf> {
+    let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(shard.join("meta.json")).unwrap()).unwrap();
+    let next = meta["opstamp"].as_u64().unwrap() + 1;
+    let ids = meta["segments"].as_array().unwrap().iter().map(|segment| segment["segment_id"].as_str().unwrap());
+    let ids: Vec<String> = ids.map(|id| id.replace('-', "")).collect();
+    let of_segment =
+        |id: &String| (next..next + 100).map(|opstamp| shard.join(format!("{id}.{opstamp}.del"))).collect::<Vec<_>>();
+    ids.iter().flat_map(of_segment).collect()
+}
+
+/// A process that dies between writing such a list and the commit that names it leaves one.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_no_commit_names_do_not_stand_in_the_way() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = Flow::start(dir.path(), new_log());
+    flow.see(&contexts(20)).await;
+    let log = flow.log.clone();
+    flow.stop().await;
+    let mut leftovers = Vec::new();
+    for partition in 0..PARTITIONS {
+        let shard = dir.path().join(partition.to_string());
+        leftovers.extend(coming_lists_of_deleted(&shard));
+        leftovers.push(shard.join(".tmpAbC123"));
+    }
+    assert!(leftovers.len() > 100);
+    leftovers.iter().for_each(|file| std::fs::write(file, "half").unwrap());
+
+    let flow = Flow::start(dir.path(), log);
+    assert!(leftovers.iter().all(|file| !file.exists()));
+    let changed: Vec<_> = (0..20).map(|n| json!({"kind": "user", "key": format!("u{n:03}"), "n": "changed"})).collect();
+    flow.see(&changed.iter().map(|context| Seen::context(context, ago(1))).collect::<Vec<_>>()).await;
+    assert_eq!(flow.search("n equals changed").await.len(), 20);
+    assert!(flow.indexer.status().shards.iter().all(|shard| shard.rebuilds == 0));
+    flow.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_directory_is_rebuilt_at_the_start() {
     let dir = tempfile::tempdir().unwrap();
