@@ -1,19 +1,30 @@
-//! Benchmarks: server CPU per event, beside a bare server in the same run, and the whole flow stage by stage.
+//! Benchmarks: server CPU per event, beside a bare server in the same run, the whole flow stage by stage, overload, and
+//! long runs.
 //!
-//! Every figure is core-time of the server process (user + system, read from `/proc`), never elapsed time: the machine may
+//! Costs are core-time of the server process (user + system, read from `/proc`), never elapsed time: the machine may
 //! be shared. Load comes from a process of its own. Bodies are recorded from real SDKs (`tests/fixtures/sdk`); only the
 //! payload id, and with `--vary` the digits of context keys, change from request to request.
+//!
+//! One file per subcommand; `server`, `client`, `process` and `lake` are what they share.
 
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
-mod bare;
 mod bodies;
+mod client;
+mod lake;
+mod process;
+mod server;
+
+mod bare;
 mod decode;
 mod durable;
 mod durable_ingest;
 mod flow;
+mod freshness;
 mod load;
-mod server;
+mod overload;
+mod soak;
+mod storm;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -21,7 +32,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 
 #[derive(Parser)]
-#[command(about = "Benchmarks of Tidegate: server core-time per event", version)]
+#[command(about = "Benchmarks of Tidegate: core-time per event, freshness, overload, memory over time", version)]
 struct Args {
     #[command(subcommand)]
     command: Command,
@@ -40,15 +51,12 @@ enum Command {
         #[arg(long, default_value_t = 3)]
         rounds: usize,
     },
-    /// The whole flow, one stage at a time: fill the log, then let each stage catch up alone.
-    Flow {
-        #[arg(long, default_value = "target/release/tidegate")]
-        tidegate: PathBuf,
-        #[arg(long, default_value_t = 64)]
-        connections: usize,
-        #[arg(long, default_value_t = 20_000)]
-        requests: usize,
-    },
+    /// The whole flow: cost of each stage, bytes, and the time from 202 to queryable.
+    Flow(flow::FlowArgs),
+    /// Ten times the load that the machine can take: goodput, memory, and what the table has afterwards.
+    Overload(overload::OverloadArgs),
+    /// A long run with or without load: memory, core-time and lag over time.
+    Soak(soak::SoakArgs),
     /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
     Decode,
     /// A bare hyper server: reads the body, answers 202.
@@ -59,12 +67,17 @@ enum Command {
     Durable { listen: SocketAddr, data_dir: PathBuf },
     /// Sends recorded bodies to a running server.
     Load(load::LoadArgs),
+    /// Sends more of them than a server can take.
+    #[command(hide = true)]
+    Storm(storm::StormArgs),
 }
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
         Command::Ingest { connections, requests, rounds } => durable_ingest::run(connections, requests, rounds),
-        Command::Flow { tidegate, connections, requests } => flow::run(&tidegate, connections, requests),
+        Command::Flow(args) => flow::run(&args),
+        Command::Overload(args) => overload::run(&args),
+        Command::Soak(args) => soak::run(&args),
         Command::Decode => {
             decode::run();
             Ok(())
@@ -72,5 +85,6 @@ fn main() -> anyhow::Result<()> {
         Command::Bare { listen } => bare::run(listen),
         Command::Durable { listen, data_dir } => durable::run(listen, &data_dir),
         Command::Load(args) => load::run(&args),
+        Command::Storm(args) => storm::run(&args),
     }
 }

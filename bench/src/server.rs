@@ -1,16 +1,32 @@
 //! Servers under measurement, as processes of their own.
 
-use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
+use serde_json::Value;
+
+use crate::process::{Process, mib};
 
 /// The fake SDK key that the configuration of these benchmarks knows.
 pub const SDK_KEY: &str = "sdk-00000000-0000-4000-8000-00000000000a";
 const API_TOKEN: &str = "api-00000000-0000-4000-8000-00000000000a";
+/// Path of the search in its only environment.
+const SEARCH: &str = "/api/v2/projects/default/environments/dev/contexts/search";
+
+/// How a server differs from one with the default settings.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Lines of TOML for the section `[compactor]`.
+    pub compactor: String,
+    /// Lines of TOML for the section `[indexer]`.
+    pub indexer: String,
+    /// Cores that the process may use, as `taskset` takes them; without it all.
+    pub cores: Option<String>,
+}
 
 /// A running server; killed when dropped.
 pub struct Server {
@@ -39,58 +55,91 @@ impl Server {
 
     /// `tidegate serve` on `data_dir`, with the named stages running.
     pub fn tidegate(binary: &Path, data_dir: &Path, compactor: bool, indexer: bool) -> anyhow::Result<Self> {
+        let enabled = |enabled: bool| format!("enabled = {enabled}");
+        let settings = Settings { compactor: enabled(compactor), indexer: enabled(indexer), ..Settings::default() };
+        Self::with_settings(binary, data_dir, &settings)
+    }
+
+    /// `tidegate serve` on `data_dir`, ready.
+    pub fn with_settings(binary: &Path, data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let address: SocketAddr = free_address()?;
         let config = data_dir.with_extension("toml");
         std::fs::write(
             &config,
             format!(
-                "listen = \"{address}\"\n[compactor]\nenabled = {compactor}\n[indexer]\nenabled = {indexer}\n\
+                "listen = \"{address}\"\n[compactor]\n{}\n[indexer]\n{}\n\
                  [[environments]]\nproject = \"default\"\nkey = \"dev\"\nsdk_keys = [\"{SDK_KEY}\"]\n\
-                 [[api_tokens]]\ntoken = \"{API_TOKEN}\"\nrole = \"writer\"\n"
+                 [[api_tokens]]\ntoken = \"{API_TOKEN}\"\nrole = \"writer\"\n",
+                settings.compactor, settings.indexer
             ),
         )?;
-        let child = Command::new(binary)
-            .arg("serve")
-            .args(["--log-level", "warn"])
-            .arg("--config")
-            .arg(&config)
-            .arg("--data-dir")
-            .arg(data_dir)
-            .stdout(Stdio::null())
-            .spawn()
-            .with_context(|| format!("starting {}", binary.display()))?;
+        let mut command = on_cores(settings.cores.as_deref(), binary);
+        command.args(["serve", "--log-level", "warn", "--config"]).arg(&config).arg("--data-dir").arg(data_dir);
+        let child = command.stdout(Stdio::null()).spawn().with_context(|| format!("starting {}", binary.display()))?;
         let server = Self { child, address };
         server.wait_until(Duration::from_secs(30), || Ok(server.get("/readyz")?.0 == 200))?;
         Ok(server)
     }
 
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    pub fn process(&self) -> Process {
+        Process(self.child.id())
     }
 
     /// User and system time of the process so far.
     pub fn core_time(&self) -> anyhow::Result<Duration> {
-        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()))?;
-        let fields: Vec<&str> = stat.rsplit(')').next().context("stat line")?.split_whitespace().collect();
-        let ticks: u64 = fields[11].parse::<u64>()? + fields[12].parse::<u64>()?;
-        Ok(Duration::from_millis(ticks * 1_000 / 100))
+        self.process().core_time()
     }
 
     /// Largest resident set so far, in MiB.
     pub fn peak_mib(&self) -> anyhow::Result<u64> {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
-        let line = status.lines().find(|line| line.starts_with("VmHWM")).context("VmHWM")?;
-        Ok(line.split_whitespace().nth(1).context("VmHWM")?.parse::<u64>()? / 1024)
+        Ok(mib(self.process().memory()?.peak) as u64)
     }
 
     /// `GET path`: status and body.
     pub fn get(&self, path: &str) -> anyhow::Result<(u16, String)> {
-        use std::io::{Read, Write};
-        let Ok(mut stream) = std::net::TcpStream::connect(self.address) else { return Ok((0, String::new())) };
-        write!(
-            stream,
-            "GET {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: {API_TOKEN}\r\nConnection: close\r\n\r\n"
-        )?;
+        self.request("GET", path, "")
+    }
+
+    /// The answer of `/api/tidegate/pipeline`.
+    pub fn pipeline(&self) -> anyhow::Result<Value> {
+        serde_json::from_str(&self.get("/api/tidegate/pipeline")?.1).context("pipeline answer")
+    }
+
+    /// The contexts that match a filter, 50 at most.
+    pub fn search(&self, filter: &str) -> anyhow::Result<Vec<Value>> {
+        let (status, body) =
+            self.request("POST", SEARCH, &serde_json::json!({"filter": filter, "limit": 50}).to_string())?;
+        ensure!(status == 200, "a search was answered {status}: {body}");
+        let mut answer: Value = serde_json::from_str(&body)?;
+        Ok(answer["items"].as_array_mut().map(std::mem::take).unwrap_or_default())
+    }
+
+    /// Posts events as an SDK would; gives the status.
+    pub fn post_events(&self, events: &str, payload_id: &str) -> anyhow::Result<u16> {
+        let headers = format!("X-LaunchDarkly-Event-Schema: 4\r\nX-LaunchDarkly-Payload-ID: {payload_id}\r\n");
+        Ok(self.exchange("POST", "/bulk", SDK_KEY, &headers, events)?.0)
+    }
+
+    /// One request of the REST API: status and body; status 0 if nobody answers.
+    pub fn request(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
+        self.exchange(method, path, API_TOKEN, "", body)
+    }
+
+    fn exchange(
+        &self,
+        method: &str,
+        path: &str,
+        credential: &str,
+        headers: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, String)> {
+        let Ok(mut stream) = TcpStream::connect(self.address) else { return Ok((0, String::new())) };
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: bench\r\nAuthorization: {credential}\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n{headers}\r\n",
+            body.len()
+        );
+        stream.write_all(&[head.as_bytes(), body.as_bytes()].concat())?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
         let status = answer.get(9..12).and_then(|digits| digits.parse().ok()).unwrap_or(0);
@@ -109,6 +158,16 @@ impl Server {
             std::thread::park_timeout(Duration::from_millis(20));
         }
         Ok(())
+    }
+
+    /// Waits until a stage (`table`, `index`) has everything that the log holds.
+    pub fn wait_caught_up(&self, stage: &str, limit: Duration) -> anyhow::Result<()> {
+        // Before its first commit a stage has not yet looked at the log and knows of no lag.
+        let result = if stage == "table" { "files" } else { "contexts" };
+        self.wait_until(limit, || {
+            let pipeline = self.pipeline()?;
+            Ok(pipeline[stage]["lagRecords"] == 0 && pipeline[stage][result].as_u64().unwrap_or(0) > 0)
+        })
     }
 
     /// Ends the server as an operator would and waits for it.
@@ -135,23 +194,40 @@ fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-/// Runs the load generator in a process of its own and gives its report.
-pub fn load(
-    server: &Server,
-    body: &str,
-    connections: usize,
-    requests: usize,
-    vary: bool,
-) -> anyhow::Result<serde_json::Value> {
-    let mut command = Command::new(std::env::current_exe()?);
-    command.args(["load", "--address", &server.address.to_string(), "--key", SDK_KEY, "--body", body]);
-    command.args(["--connections", &connections.to_string(), "--requests", &requests.to_string()]);
+/// A command that runs on the given cores only; `taskset` becomes the program, so that the process id is its own.
+pub fn on_cores(cores: Option<&str>, program: &Path) -> Command {
+    match cores {
+        None => Command::new(program),
+        Some(cores) => {
+            let mut command = Command::new("taskset");
+            command.args(["--cpu-list", cores]).arg(program);
+            command
+        }
+    }
+}
+
+/// Runs the load generator in a process of its own and gives its report; every request must be accepted.
+pub fn load(server: &Server, body: &str, connections: usize, requests: usize, vary: bool) -> anyhow::Result<Value> {
+    let mut command = load_command(server, None)?;
+    command.args(["--body", body, "--connections", &connections.to_string(), "--requests", &requests.to_string()]);
     if vary {
         command.arg("--vary");
     }
+    let report = report_of(command)?;
+    ensure!(report["refused"] == 0 && report["broken"] == 0, "refused or broken requests: {report}");
+    Ok(report)
+}
+
+/// The load generator against `server`, to be given more arguments.
+pub fn load_command(server: &Server, cores: Option<&str>) -> anyhow::Result<Command> {
+    let mut command = on_cores(cores, &std::env::current_exe()?);
+    command.args(["load", "--address", &server.address.to_string(), "--key", SDK_KEY]);
+    Ok(command)
+}
+
+/// Runs a command that prints JSON.
+pub fn report_of(mut command: Command) -> anyhow::Result<Value> {
     let output = command.stderr(Stdio::inherit()).output()?;
     ensure!(output.status.success(), "the load generator failed");
-    let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
-    ensure!(report["refused"] == 0, "refused requests: {report}");
-    Ok(report)
+    Ok(serde_json::from_slice(&output.stdout)?)
 }

@@ -72,8 +72,9 @@ impl std::ops::Deref for Shared {
     }
 }
 
-/// All paths but those of SDKs. `search_api` answers everything below `/api/v2`.
-pub fn router(shared: Shared, search_api: Router) -> Router {
+/// All paths but those of SDKs. `search_api` answers everything below `/api/v2`; none if this process keeps no index.
+pub fn router(shared: Shared, search_api: Option<Router>) -> Router {
+    let search_api = search_api.unwrap_or_else(|| api::without_index(&shared));
     Router::new()
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

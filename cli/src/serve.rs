@@ -192,11 +192,9 @@ impl Pipeline {
         followers
     }
 
-    fn search_api(&self, settings: &Settings) -> Router {
-        match &self.indexer {
-            Some(indexer) => indexer::api::router(Arc::clone(indexer), api_access(settings)),
-            None => Router::new(),
-        }
+    fn search_api(&self, settings: &Settings) -> Option<Router> {
+        let indexer = self.indexer.as_ref()?;
+        Some(indexer::api::router(Arc::clone(indexer), api_access(settings)))
     }
 }
 

@@ -117,7 +117,7 @@ def intact(server):
     wait_equal(
         lambda: [row["event_key"] for row in server.events("event_key", f"event_key = '{key}'")], [key], SECONDS_MAX
     )
-    assert len(server.events("data", "payload_id = 'before'")) == 100
+    wait_equal(lambda: len(server.events("data", "payload_id = 'before'")), 100)
 
 
 def bounded(server, measured, name, attack):

@@ -89,7 +89,7 @@ def test_sdk_reports_straight_to_the_server(server, sdk):
     prefix = payloads.unique(f"{sdk}-straight") + "."
     done = run(sdk, server.url, server.sdk_key, prefix)
     wait_equal(lambda: evaluations(server, prefix), dict(sorted(done["evaluations"].items())))
-    assert tracked(server, prefix) == done["custom"]
+    wait_equal(lambda: tracked(server, prefix), done["custom"])
 
 
 @pytest.mark.parametrize("sdk", PROGRAMS)

@@ -4,7 +4,7 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{any, get};
 use axum::{Extension, Json, Router};
 use indexer::api::Role;
 use serde::Deserialize;
@@ -42,6 +42,18 @@ async fn guard(State(shared): State<Shared>, mut request: Request, next: Next) -
 /// All endpoints, behind the token check.
 pub fn guarded(shared: &Shared) -> Router<Shared> {
     router().layer(middleware::from_fn_with_state(shared.clone(), guard))
+}
+
+/// What answers for the search API where the index is switched off: not "unknown", which would blame the client.
+pub fn without_index(shared: &Shared) -> Router {
+    Router::new()
+        .route("/api/v2/{*path}", any(index_is_off))
+        .layer(middleware::from_fn_with_state(shared.clone(), guard))
+        .with_state(shared.clone())
+}
+
+async fn index_is_off(State(shared): State<Shared>) -> Refusal {
+    Refusal::switched_off(&shared.runtime, "the context index is switched off here (indexer.enabled = false)")
 }
 
 async fn unknown(State(shared): State<Shared>) -> Refusal {

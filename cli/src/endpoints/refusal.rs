@@ -41,6 +41,11 @@ impl Refusal {
         Self::new(runtime, StatusCode::NOT_FOUND, "not_found", message)
     }
 
+    /// A stage that would have to answer does not run in this process.
+    pub fn switched_off(runtime: &Runtime, message: &str) -> Self {
+        Self::new(runtime, StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message)
+    }
+
     /// The tables could not be asked. The reason goes to the log; it may name files.
     pub fn unavailable(runtime: &Runtime, error: &anyhow::Error) -> Self {
         let refusal =

@@ -53,6 +53,12 @@ impl Tables for FakeTables {
 }
 
 fn app() -> Router {
+    let search_api = Router::new()
+        .route("/api/v2/{*rest}", any(|request: Request<Body>| async move { request.uri().path().to_owned() }));
+    app_with(Some(search_api))
+}
+
+fn app_with(search_api: Option<Router>) -> Router {
     let token = |token: &str, role| ApiToken { token: token.into(), role };
     let environment = EnvironmentConfig {
         project: "default".into(),
@@ -71,8 +77,6 @@ fn app() -> Router {
         authority: "127.0.0.1:8030".into(),
         runtime: Runtime::system(),
     });
-    let search_api = Router::new()
-        .route("/api/v2/{*rest}", any(|request: Request<Body>| async move { request.uri().path().to_owned() }));
     router(shared, search_api)
 }
 
@@ -89,11 +93,15 @@ impl Answer {
 }
 
 async fn ask(method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
+    ask_of(app(), method, path, headers).await
+}
+
+async fn ask_of(app: Router, method: Method, path: &str, headers: &[(&str, &str)]) -> Answer {
     let mut request = Request::builder().method(method).uri(path);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let answer = app().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let answer = app.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
     let (parts, body) = answer.into_parts();
     let body = body.collect().await.unwrap().to_bytes().to_vec();
     Answer { status: parts.status.as_u16(), headers: parts.headers, body }
@@ -217,4 +225,13 @@ async fn keys_of_contexts_are_decoded_after_the_path_is_split() {
     assert_eq!(get(path, READER).await.json()["items"][0]["key"], "a/b:c");
     let unknown = "/api/tidegate/projects/default/environments/none/contexts/user/a/evaluations";
     assert_eq!(get(unknown, READER).await.status, 404);
+}
+
+#[tokio::test]
+async fn search_without_an_index_says_that_it_is_off() {
+    let path = "/api/v2/projects/default/environments/dev/contexts/search";
+    let off = ask_of(app_with(None), Method::POST, path, &[("authorization", READER)]).await;
+    assert_eq!(off.status, 503);
+    assert!(off.json()["message"].as_str().unwrap().contains("indexer.enabled"));
+    assert_eq!(ask_of(app_with(None), Method::POST, path, &[]).await.status, 401);
 }
