@@ -3,6 +3,7 @@
 TIDEGATE_KILL_ROUNDS sets the number of rounds (25).
 """
 
+import contextlib
 import os
 import random
 import re
@@ -173,13 +174,10 @@ def ballast(server):
 
 
 def fill(server):
-    with open(ballast(server), "wb") as file:
+    # Unbuffered: what did not fit would be tried again when the file is closed.
+    with open(ballast(server), "wb", buffering=0) as file, contextlib.suppress(OSError):
         while room := free_bytes(server):
-            try:
-                file.write(b"\xaa" * min(room, MIB))
-                file.flush()
-            except OSError:
-                break
+            file.write(b"\xaa" * min(room, MIB))
 
 
 def incompressible(size):

@@ -45,13 +45,10 @@ def command(start):
 @pytest.fixture(scope="module")
 def filled(serve_module):
     server = serve_module(environments=[RECORDED])
-    for share in (200, 120):
-        features = {
-            "checkout": {"counters": [{"value": True, "variation": 0, "version": 1, "count": share}]},
-            "banner": {"counters": [{"value": 1, "count": 7}]} if share == 200 else {"counters": []},
-        }
+    for number, counts in enumerate([{"checkout": 200, "banner": 7}, {"checkout": 120}]):
+        features = {flag: {"counters": [{"value": True, "count": count}]} for flag, count in counts.items()}
         summary = {"kind": "summary", "startDate": 1, "endDate": 2, "features": features}
-        who = {"kind": "user", "key": f"u-{share}", "email": "ana@lagoa.example", "plan": "gold"}
+        who = {"kind": "user", "key": f"u-{number}", "email": "ana@lagoa.example", "plan": "gold"}
         assert server.bulk([summary, payloads.identify(who)], payloads.payload_id()).status == 202
     wait_equal(lambda: server.lake.count("events"), 5)
     wait_equal(lambda: len(server.found()), 2)
@@ -107,4 +104,4 @@ def test_query_into_a_file(here):
 def test_search_with_the_program(here):
     found = tidegate(command("tidegate contexts search"), "--config", here.config_file, "--server", here.url)
     assert found.returncode == 0, found.stderr
-    assert "u-200" in found.stdout and "u-120" in found.stdout
+    assert "u-0" in found.stdout and "u-1" in found.stdout
