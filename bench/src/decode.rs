@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use events::{Environment, Source};
-use ingest::decode::{Decoder, Place};
+use ingest::decode::{Decoder, Payload, Place};
 use ingest::payload::PayloadHead;
 use ingest::recent::RecentContexts;
 use ingest::rows::OpenRows;
@@ -73,7 +73,8 @@ fn decode_all(bodies: &[Vec<u8>]) -> f64 {
     let place = Place { events_partition: 0, dead_letters_partition: 0 };
     measure(|round| {
         let body = &bodies[round as usize % bodies.len()];
-        decoder.decode(&head, body, place, &recent, &mut rows, head.received_at).expect("recorded bodies are readable");
+        let payload = Payload { head: &head, body, place };
+        decoder.decode(payload, &recent, &mut rows).expect("recorded bodies are readable");
         if rows.bytes() > 512 << 10 {
             black_box(rows.seal());
             recent.acknowledge(&rows.take_sighted(), head.received_at);

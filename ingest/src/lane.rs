@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::append::{Members, SealedBatch};
-use crate::decode::{Decoded, Decoder, Place};
+use crate::decode::{Decoded, Decoder, Payload, Place};
 use crate::metrics::Tally;
 use crate::payload::PayloadHead;
 use crate::recent::RecentContexts;
@@ -68,7 +68,7 @@ impl Lane {
             Content::Unreadable { reason, message, body } => (reason, message, None, body),
             Content::Body(body) => {
                 let (decoder, rows) = (&mut self.decoder, &mut self.rows);
-                let attempt = || decoder.decode(head, &body, place, recent, rows, head.received_at);
+                let attempt = || decoder.decode(Payload { head, body: &body, place }, recent, rows);
                 match catch_unwind(AssertUnwindSafe(attempt)) {
                     Ok(Ok(decoded)) => return (Answer::ACCEPTED, tally(&decoded)),
                     Ok(Err(error)) => (error.reason, error.message, Some(error.byte_offset), body),

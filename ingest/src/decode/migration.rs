@@ -143,23 +143,10 @@ fn read_measurements(body: &Body<'_>, span: Span, unread: &mut Vec<Span>) -> Res
 fn read_measurement(body: &Body<'_>, item: Span, measured: &mut Measurements) -> Result<bool, Fault> {
     let [key, value, values, sampling_ratio] =
         read_members(body, item, [b"key", b"value", b"values", b"samplingRatio"])?;
-    let sides = |span: Span| match body.first(span) {
-        b'{' => read_members(body, span, [b"old", b"new"]),
-        _ => Ok([Span::default(); 2]),
-    };
-    let put_flags = |place: &mut [Option<bool>; 2]| -> Result<bool, Fault> {
-        let sides = sides(values)?;
-        *place = sides.map(|side| body.flag(side));
-        Ok(sides.iter().zip(place).all(|(side, flag)| side.is_absent() || flag.is_some()))
-    };
     match &*body.text(key) {
-        b"invoked" => put_flags(&mut measured.invoked),
-        b"error" => put_flags(&mut measured.error),
-        b"latency_ms" => {
-            let sides = sides(values)?;
-            measured.latency_ms = sides.map(|side| number::double(body.raw(side)));
-            Ok(sides.iter().zip(measured.latency_ms).all(|(side, latency)| side.is_absent() || latency.is_some()))
-        }
+        b"invoked" => read_sides(body, values, &mut measured.invoked, |side| body.flag(side)),
+        b"error" => read_sides(body, values, &mut measured.error, |side| body.flag(side)),
+        b"latency_ms" => read_sides(body, values, &mut measured.latency_ms, |side| number::double(body.raw(side))),
         b"consistent" => {
             measured.consistent = body.flag(value);
             measured.consistent_sampling_ratio = number::integer(body.raw(sampling_ratio));
@@ -168,6 +155,21 @@ fn read_measurement(body: &Body<'_>, item: Span, measured: &mut Measurements) ->
         }
         _ => Ok(false),
     }
+}
+
+/// What was measured in the old and in the new system. Returns whether all of it could be read.
+fn read_sides<T>(
+    body: &Body<'_>,
+    values: Span,
+    place: &mut [Option<T>; 2],
+    read: impl Fn(Span) -> Option<T>,
+) -> Result<bool, Fault> {
+    if body.first(values) != b'{' {
+        return Ok(values.is_absent());
+    }
+    let sides = read_members(body, values, [b"old", b"new"])?;
+    *place = sides.map(read);
+    Ok(sides.iter().zip(place).all(|(side, value)| side.is_absent() || value.is_some()))
 }
 
 /// Values of the named members of an object; absent spans for nulls.

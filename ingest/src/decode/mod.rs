@@ -45,6 +45,15 @@ pub struct Place {
     pub dead_letters_partition: u32,
 }
 
+/// One payload, ready to be read.
+#[derive(Clone, Copy, Debug)]
+pub struct Payload<'a> {
+    pub head: &'a PayloadHead,
+    /// Unpacked, at most `limits::BODY_BYTES_CEILING` bytes.
+    pub body: &'a [u8],
+    pub place: Place,
+}
+
 /// What a payload came to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decoded {
@@ -92,6 +101,10 @@ struct Letter {
     end: usize,
 }
 
+/// What makes the decoder of a test build panic, half-way through a body, as only a mistake of ours could.
+#[cfg(test)]
+pub(crate) const PANICS_BEHIND: &str = r#""the decoder panics behind this event""#;
+
 /// One reading of one body.
 pub(crate) struct Walk<'a> {
     pub body: Body<'a>,
@@ -120,27 +133,23 @@ impl Decoder {
         Self::default()
     }
 
-    /// Decodes `body`, at most `limits::BODY_BYTES_CEILING` bytes, into `rows`.
+    /// Decodes a payload into `rows`.
     ///
     /// All rows of a payload are consecutive rows of one partition. A lone object counts as an array of one; an empty
-    /// body as an array of none. `now` decides whether a debugging period of an unsummarised event is over.
+    /// body as an array of none. Whether a debugging period of an unsummarised event is over is decided as of its receipt.
     ///
     /// # Errors
     /// If the body as a whole cannot be read: it is neither an array nor an object, its brackets do not match, it holds
     /// too many events, or nothing in it is JSON. Nothing is left in `rows` then.
-    #[allow(clippy::too_many_arguments)]
     pub fn decode(
         &mut self,
-        head: &PayloadHead,
-        body: &[u8],
-        place: Place,
+        payload: Payload<'_>,
         recent: &RecentContexts,
         rows: &mut OpenRows,
-        now: UnixMicros,
     ) -> Result<Decoded, BodyError> {
-        let mut mode = Mode::of(head);
+        let mut mode = Mode::of(payload.head);
         loop {
-            match self.walk(head, body, place, recent, rows, now, mode) {
+            match self.walk(payload, recent, rows, mode) {
                 Ok(decoded) => return Ok(decoded),
                 Err(Stop::Body(error)) => return Err(error),
                 Err(Stop::Unsummarized) => mode = Mode::Unsummarized,
@@ -148,17 +157,14 @@ impl Decoder {
         }
     }
 
-    #[allow(clippy::too_many_arguments)]
     fn walk(
         &mut self,
-        head: &PayloadHead,
-        body: &[u8],
-        place: Place,
+        payload: Payload<'_>,
         recent: &RecentContexts,
         rows: &mut OpenRows,
-        now: UnixMicros,
         mode: Mode,
     ) -> Result<Decoded, Stop> {
+        let Payload { head, body, place } = payload;
         self.scratch.letters.clear();
         let (open, sightings) = rows.begin_payload(place.events_partition);
         let first_row = open.columns.rows;
@@ -170,7 +176,7 @@ impl Decoder {
             sightings,
             recent,
             sender: Sender::new(head, &mut self.application),
-            now,
+            now: head.received_at,
             mode,
             tally: Tally::default(),
             index: 0,
@@ -287,6 +293,11 @@ impl Walk<'_> {
         let fault = match self.event() {
             Ok(()) => {
                 self.decoded.events += 1;
+                #[cfg(test)]
+                if memchr::memmem::find(&self.body.bytes[start..self.scan.position], PANICS_BEHIND.as_bytes()).is_some()
+                {
+                    panic!("a test asked for this");
+                }
                 return Ok(Ok(()));
             }
             Err(fault) => fault,

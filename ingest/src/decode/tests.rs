@@ -79,7 +79,7 @@ impl Bench {
 
     pub fn decode(&mut self, body: &[u8]) -> Result<Decoded, BodyError> {
         let place = Place { events_partition: 1, dead_letters_partition: 0 };
-        self.decoder.decode(&self.head, body, place, &self.recent, &mut self.rows, NOW)
+        self.decoder.decode(Payload { head: &self.head, body, place }, &self.recent, &mut self.rows)
     }
 
     pub fn seal(&mut self) -> Found {

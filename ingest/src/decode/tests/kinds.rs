@@ -278,11 +278,12 @@ fn measurements_have_columns_or_stay_in_extra() {
     let row = row(r#"{"kind":"migration_op","operation":"write","userKey":"u","samplingRatio":2,
         "evaluation":{"key":"m","value":"live","default":"off","variation":3,"version":1.5,"reason":{"kind":"ERROR"},"z":1},
         "measurements":[{"key":"invoked","values":{"old":true,"new":false}},{"key":"consistent","value":false,"samplingRatio":3},
-        {"key":"latency_ms","values":{"new":2.5,"old":4}},{"key":"error","values":{"new":true}},{"key":"odd","value":1},7]}"#);
+        {"key":"latency_ms","values":{"new":2.5,"old":4}},{"key":"error","values":{"new":true}},{"key":"odd","value":1},7,
+        {"key":"invoked","values":8}]}"#);
     let expected = json!({"operation":"write","flag_key":"m","value":"\"live\"","default_value":"\"off\"","variation":3,
         "reason":"{\"kind\":\"ERROR\"}","reason_kind":"ERROR","sampling_ratio":2,"invoked_old":true,"invoked_new":false,
         "consistent":false,"consistent_sampling_ratio":3,"latency_old_ms":4.0,"latency_new_ms":2.5,"error_new":true,
-        "extra":r#"{"evaluation":{"version":1.5,"z":1},"measurements":[{"key":"odd","value":1},7]}"#});
+        "extra":r#"{"evaluation":{"version":1.5,"z":1},"measurements":[{"key":"odd","value":1},7,{"key":"invoked","values":8}]}"#});
     for (column, value) in expected.as_object().unwrap() {
         assert_eq!(row.get(column), Some(value), "{column}");
     }

@@ -248,3 +248,58 @@ async fn client_that_left_does_not_take_its_payload_along() {
     assert_eq!(door.payloads().await.len(), 1);
     door.close().await;
 }
+
+/// The neighbour waits in the open batch into which the breaking body has already written a row.
+#[tokio::test]
+async fn body_that_breaks_the_decoder_costs_nobody_an_event() {
+    let door = Door::open().await;
+    // Someone who could still call: otherwise the batch would be sealed as soon as everyone waits in it.
+    let _quiet = door.connect().await;
+    door.log.shut();
+    let mut first = door.connect().await;
+    first.write(post("/bulk", &with_id("first"), CUSTOM)).await;
+    door.log.appends(1).await;
+    let mut neighbour = door.connect().await;
+    neighbour.write(post("/bulk", &with_id("neighbour"), CUSTOM)).await;
+    while door.ingest.status().bytes_in_flight < 2 * CUSTOM.len() as u64 {
+        tokio::task::yield_now().await;
+    }
+    let breaking = CUSTOM.replace(r#""bought""#, crate::decode::PANICS_BEHIND);
+    let mut breaker = door.connect().await;
+    breaker.write(post("/bulk", &with_id("breaker"), &breaking)).await;
+    let told = neighbour.reply().await;
+    assert_eq!((told.status, told.header("retry-after")), (503, Some("1")), "not acknowledged, not stored");
+    door.log.reopen();
+    assert_eq!(first.reply().await.status, 202, "a batch sealed before is not touched");
+    assert_eq!(breaker.reply().await.status, 202);
+    assert_eq!(door.letters().await, [("invalid_json".to_owned(), breaking.into_bytes())]);
+    assert_eq!(neighbour.send(post("/bulk", &with_id("neighbour"), CUSTOM)).await.status, 202, "it comes back");
+    let mut ids: Vec<_> = door.payloads().await.into_iter().flat_map(|payload| payload.payload_id).collect();
+    ids.sort();
+    assert_eq!(ids, ["first".into(), "neighbour".into()], "nothing twice, and no row of the breaking body");
+    assert_eq!(door.ingest.status().bytes_in_flight, 0);
+    door.close().await;
+}
+
+/// Moves tokio's clock on, second by second, so that whatever is due in between happens.
+async fn let_pass(seconds: u64) {
+    tokio::time::pause();
+    for _ in 0..seconds {
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn quiet_connection_is_kept_for_two_minutes_and_ended_in_the_end() {
+    let door = Door::open().await;
+    let mut client = door.connect().await;
+    for _ in 0..2 {
+        assert_eq!(client.send(post("/bulk", &sdk(), CUSTOM)).await.status, 202);
+        let_pass(120).await;
+    }
+    assert_eq!(client.send(post("/bulk", &sdk(), CUSTOM)).await.status, 202, "after 120 s of silence, again");
+    let_pass(door.ingest.config.idle_timeout.get().as_secs() + 2).await;
+    assert!(client.ends().await);
+    door.close().await;
+}
