@@ -29,7 +29,7 @@ pub use error::{Error, Result};
 
 use std::time::Duration;
 
-/// One record to append. `frame` comes from [`frame::encode`].
+/// One record to append. `frame` comes from [`frame::RecordWriter`] or [`frame::encode`].
 #[derive(Clone, Debug)]
 pub struct AppendRecord {
     pub topic_partition: TopicPartition,

@@ -7,23 +7,25 @@
 //! another way is not: its records may be in the log, and payloads without an id cannot be told from their repeats.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use eventlog::{AppendRecord, LogWriter, frame};
-use events::{LogBatch, TopicPartition};
+use eventlog::{AppendRecord, LogWriter};
 use parking_lot::Mutex;
 use runtime::{Clock, ErrorKind};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::time::Instant;
 
 use crate::admission::Held;
 use crate::heavy;
 use crate::metrics::{Metrics, Tally};
 use crate::recent::{RecentContexts, Sighted};
 use crate::repeats::{Claim, Verdict};
+use crate::rows::OpenRows;
 
 const PENDING: u8 = 0;
 const STORED: u8 = 1;
@@ -162,11 +164,18 @@ impl Drop for Members {
     }
 }
 
-/// Rows taken from a lane, on their way to the log.
+/// Rows taken from a lane, with those whose payloads they hold.
 pub(crate) struct SealedBatch {
-    pub records: Vec<(TopicPartition, LogBatch)>,
-    pub sighted: Vec<Sighted>,
+    pub rows: OpenRows,
     pub members: Members,
+}
+
+/// A batch as records, on its way to the log.
+pub(crate) struct EncodedBatch {
+    records: Vec<AppendRecord>,
+    sighted: Vec<Sighted>,
+    members: Members,
+    begun: Instant,
 }
 
 /// The way from sealed rows to durable records.
@@ -185,32 +194,47 @@ pub(crate) struct Appender {
 const RETRY_INTERVAL: Duration = Duration::from_millis(50);
 
 impl Appender {
-    pub async fn append(&self, sealed: SealedBatch) {
-        let SealedBatch { records, sighted, mut members } = sealed;
+    /// Makes the records of a batch, and gives its rows back empty, for their memory.
+    ///
+    /// None if that cannot be done: the members are then told, and the rows are not to be used again.
+    pub fn encode(&self, sealed: SealedBatch) -> Option<(EncodedBatch, OpenRows)> {
+        let SealedBatch { mut rows, members } = sealed;
         let begun = self.clock.instant();
-        let encoded = heavy::run(members.bytes(), || encode(&records));
-        drop(records);
-        let outcome = match encoded {
+        let encoded = heavy::run(members.bytes(), || catch_unwind(AssertUnwindSafe(|| rows.encode())));
+        match encoded.unwrap_or_else(|_| Err(eventlog::Error::Frame("encoding a batch panicked".into()))) {
             Ok(records) => {
-                let bytes = records.iter().map(|record| record.frame.len()).sum::<usize>();
-                self.write(records).await.map(|()| bytes)
+                let sighted = rows.take_sighted();
+                rows.clear();
+                Some((EncodedBatch { records, sighted, members, begun }, rows))
             }
-            Err(error) => Err(error.to_string()),
-        };
+            Err(error) => {
+                self.fail(members, &error.to_string());
+                None
+            }
+        }
+    }
+
+    /// Writes the records and tells the members.
+    pub async fn append(&self, encoded: EncodedBatch) {
+        let EncodedBatch { records, sighted, mut members, begun } = encoded;
+        let bytes = records.iter().map(|record| record.frame.len()).sum::<usize>();
+        let outcome = self.write(records).await;
         let took = begun.elapsed();
         match outcome {
-            Ok(bytes) => {
+            Ok(()) => {
                 self.recent.acknowledge(&sighted, self.clock.now());
                 self.metrics.count_stored(&members.tally, bytes, took);
                 self.report_stored(&members, bytes, took);
                 members.finish(true);
             }
-            Err(error) => {
-                self.metrics.count_append_failure();
-                self.report_failure(&members, &error);
-                members.finish(false);
-            }
+            Err(error) => self.fail(members, &error),
         }
+    }
+
+    fn fail(&self, mut members: Members, error: &str) {
+        self.metrics.count_append_failure();
+        self.report_failure(&members, error);
+        members.finish(false);
     }
 
     async fn write(&self, records: Vec<AppendRecord>) -> Result<(), String> {
@@ -261,11 +285,4 @@ impl Appender {
             );
         }
     }
-}
-
-fn encode(records: &[(TopicPartition, LogBatch)]) -> eventlog::Result<Vec<AppendRecord>> {
-    let record = |(topic_partition, batch): &(TopicPartition, LogBatch)| {
-        Ok(AppendRecord { topic_partition: *topic_partition, frame: frame::encode(batch)? })
-    };
-    records.iter().map(record).collect()
 }

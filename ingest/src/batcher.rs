@@ -263,8 +263,9 @@ async fn close(batcher: Batcher, lane: usize, batch: Arc<Batch>) {
     };
     let _permit = shared.appends.acquire().await;
     let sealed = shared.lanes[lane].lock().seal();
-    if let Some(sealed) = sealed {
-        shared.appender.append(sealed).await;
+    if let Some((encoded, rows)) = sealed.and_then(|sealed| shared.appender.encode(sealed)) {
+        shared.lanes[lane].lock().reuse(rows);
+        shared.appender.append(encoded).await;
         shared.lanes[lane].lock().answered_at = shared.appender.clock.instant();
     }
 }

@@ -40,6 +40,8 @@ pub(crate) struct Lane {
     pub answered_at: Instant,
     decoder: Decoder,
     rows: OpenRows,
+    /// Rows of batches before, empty: while one batch is encoded the next is filled.
+    spares: Vec<OpenRows>,
     /// Bytes of bodies since the rows were measured.
     unmeasured: usize,
     partitions: [u32; 3],
@@ -49,11 +51,23 @@ pub(crate) struct Lane {
 /// The open rows are measured again after this many bytes of bodies.
 const MEASURE_BYTES: usize = 16 << 10;
 
+/// Batches of one lane that are being encoded at once, mostly.
+const SPARES_MAX: usize = 2;
+
 impl Lane {
     /// `partitions`: of the topics, in their order.
     pub fn new(partitions: [u32; 3], entropy: Entropy, answered_at: Instant) -> Self {
         let rows = OpenRows::new(partitions, entropy.clone());
-        Self { open: None, answered_at, decoder: Decoder::default(), rows, unmeasured: 0, partitions, entropy }
+        Self {
+            open: None,
+            answered_at,
+            decoder: Decoder::default(),
+            rows,
+            spares: Vec::new(),
+            unmeasured: 0,
+            partitions,
+            entropy,
+        }
     }
 
     /// Decodes into the open rows. Returns the answer that the payload earns when they are durable, and its counts.
@@ -96,14 +110,14 @@ impl Lane {
         let mut members = self.open.take()?;
         members.close();
         self.unmeasured = 0;
-        let rows = &mut self.rows;
-        match catch_unwind(AssertUnwindSafe(|| (rows.seal(), rows.take_sighted()))) {
-            Ok((records, sighted)) => Some(SealedBatch { records, sighted, members }),
-            Err(_) => {
-                tracing::error!(target: "tidegate::ingest", payloads = members.tally.payloads, "sealing a batch panicked; its senders are told to come back");
-                self.start_over();
-                None
-            }
+        let empty = self.spares.pop().unwrap_or_else(|| OpenRows::new(self.partitions, self.entropy.clone()));
+        Some(SealedBatch { rows: std::mem::replace(&mut self.rows, empty), members })
+    }
+
+    /// Keeps the memory of rows that were sealed and are empty again.
+    pub fn reuse(&mut self, rows: OpenRows) {
+        if self.spares.len() < SPARES_MAX {
+            self.spares.push(rows);
         }
     }
 

@@ -139,10 +139,11 @@ fn text(value: &HeaderValue) -> Option<&str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn head(pairs: &[(&'static str, &str)]) -> PayloadHead {
+    /// The head of a request with these headers.
+    pub(crate) fn head(pairs: &[(&'static str, &str)]) -> PayloadHead {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.append(*name, HeaderValue::from_str(value).unwrap());

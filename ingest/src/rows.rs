@@ -1,10 +1,12 @@
 //! The open micro-batches of one lane: rows of payloads that are decoded and not yet sealed.
 //!
-//! In: rows from `decode`, one payload at a time, and dead letters. Out: one [`LogBatch`] for each partition that holds
+//! In: rows from `decode`, one payload at a time, and dead letters. Out: one record for each partition that holds
 //! anything. Promise: rows of a payload are consecutive and in one partition; a payload that is refused half-way leaves
-//! no row behind. Not here: when to seal, and where the batches go.
+//! no row behind. Not here: when to seal, and where the records go.
 
-use events::{DeadLetterReason, DeadLettersBatch, EventsBatch, LogBatch, SightingsBatch, Topic, TopicPartition};
+use eventlog::AppendRecord;
+use eventlog::frame::RecordWriter;
+use events::{DeadLetterReason, Topic, TopicPartition};
 use runtime::Entropy;
 use xxhash_rust::xxh3::Xxh3;
 
@@ -14,7 +16,7 @@ pub(crate) mod event;
 pub(crate) mod sighting;
 
 use context::OpenContexts;
-use event::{EventColumns, LetterColumns, PayloadColumns};
+use event::{EventColumns, LetterColumns, OpenPayloads};
 pub(crate) use sighting::U64Hash;
 use sighting::{Mark, OpenSightings};
 
@@ -46,7 +48,7 @@ pub struct OpenRows {
 /// The open micro-batch of one `events` partition.
 #[derive(Debug, Default)]
 pub(crate) struct OpenEvents {
-    payloads: PayloadColumns,
+    payloads: OpenPayloads,
     pub contexts: OpenContexts,
     pub columns: EventColumns,
     /// Rows before the payload that is being decoded.
@@ -55,7 +57,7 @@ pub(crate) struct OpenEvents {
 
 #[derive(Debug, Default)]
 struct OpenLetters {
-    payloads: PayloadColumns,
+    payloads: OpenPayloads,
     columns: LetterColumns,
 }
 
@@ -73,7 +75,7 @@ impl OpenRows {
         }
     }
 
-    /// Bytes of all open columns, about what their Arrow buffers will hold.
+    /// Bytes of all open columns, about what their Arrow buffers would hold.
     pub fn bytes(&self) -> usize {
         let events = |open: &OpenEvents| open.payloads.bytes() + open.contexts.bytes() + open.columns.bytes();
         let letters = |open: &OpenLetters| open.payloads.bytes() + open.columns.bytes();
@@ -86,36 +88,56 @@ impl OpenRows {
         self.events.iter().all(|open| open.columns.rows == 0) && self.letters.iter().all(|open| open.columns.rows == 0)
     }
 
-    /// Takes what is open as batches, in the order events, contexts, dead letters.
-    pub fn seal(&mut self) -> Vec<(TopicPartition, LogBatch)> {
-        let mut sealed = Vec::new();
-        for (partition, open) in (0..).zip(&mut self.events) {
+    /// What is open as records, in the order events, contexts, dead letters.
+    ///
+    /// # Errors
+    /// `RecordTooLarge` (kind `Reject`).
+    pub fn encode(&mut self) -> eventlog::Result<Vec<AppendRecord>> {
+        let mut records = Vec::new();
+        let mut add = |topic, partition, record: RecordWriter| -> eventlog::Result<()> {
+            let topic_partition = TopicPartition::new(topic, partition);
+            records.push(AppendRecord { topic_partition, frame: record.finish()? });
+            Ok(())
+        };
+        for (partition, open) in (0..).zip(&self.events) {
             if open.columns.rows > 0 {
-                open.contexts.forget();
-                let contexts = open.contexts.columns.seal();
-                let batch = EventsBatch::new(open.payloads.seal(), contexts, open.columns.seal());
-                let batch = batch.expect("a payload's row counts its rows, and context rows are those handed out");
-                sealed.push((TopicPartition::new(Topic::Events, partition), LogBatch::Events(batch)));
+                add(Topic::Events, partition, open.write())?;
             }
         }
         for (partition, columns) in (0..).zip(self.sightings.partitions()) {
             if columns.rows > 0 {
-                let batch = SightingsBatch::new(columns.seal()).expect("columns follow the schema");
-                sealed.push((TopicPartition::new(Topic::Contexts, partition), LogBatch::Sightings(batch)));
+                let mut record = RecordWriter::new(Topic::Contexts);
+                record.kinds(&[]);
+                columns.write(&mut record);
+                add(Topic::Contexts, partition, record)?;
             }
         }
-        for (partition, open) in (0..).zip(&mut self.letters) {
+        for (partition, open) in (0..).zip(&self.letters) {
             if open.columns.rows > 0 {
-                let batch = DeadLettersBatch::new(open.payloads.seal(), open.columns.seal());
-                let batch = batch.expect("a payload's row counts its letters");
-                sealed.push((TopicPartition::new(Topic::DeadLetters, partition), LogBatch::DeadLetters(batch)));
+                add(Topic::DeadLetters, partition, open.write())?;
             }
         }
-        sealed
+        Ok(records)
     }
 
-    /// The sightings of the batches that [`OpenRows::seal`] just took: for [`RecentContexts::acknowledge`] once the
-    /// append resolved. Call it with every seal.
+    /// Forgets all rows and keeps memory for the next batch.
+    pub fn clear(&mut self) {
+        // A payload may leave contexts without events.
+        for open in self.events.iter_mut().filter(|open| open.columns.rows + open.contexts.columns.rows > 0) {
+            open.contexts.forget();
+            open.contexts.columns.clear();
+            open.payloads.clear();
+            open.columns.clear();
+        }
+        for open in self.letters.iter_mut().filter(|open| open.columns.rows > 0) {
+            open.payloads.clear();
+            open.columns.clear();
+        }
+        self.sightings.clear();
+    }
+
+    /// The sightings of the records that [`OpenRows::encode`] gave: for [`RecentContexts::acknowledge`] once the append
+    /// resolved. Call it before [`OpenRows::clear`].
     ///
     /// [`RecentContexts::acknowledge`]: crate::recent::RecentContexts::acknowledge
     pub fn take_sighted(&mut self) -> Vec<Sighted> {
@@ -175,6 +197,38 @@ impl OpenRows {
             open.payloads.push(head, rows, false);
         }
         rows
+    }
+}
+
+impl OpenEvents {
+    fn write(&self) -> RecordWriter {
+        let (rows, contexts) = (self.columns.rows, self.contexts.columns.rows);
+        assert_eq!(self.payloads.claimed_rows(), rows, "a payload's row counts its rows");
+        let context_row = self.columns.context_row.values().iter().max();
+        // 0 also stands for none.
+        assert!(
+            context_row.is_none_or(|row| *row == 0 || (*row as usize) < contexts),
+            "context rows are those handed out"
+        );
+        let mut record = RecordWriter::new(Topic::Events);
+        self.payloads.write_index(&mut record);
+        record.kinds(self.columns.kind.values());
+        self.payloads.write(&mut record);
+        self.contexts.columns.write(&mut record);
+        self.columns.write(&mut record);
+        record
+    }
+}
+
+impl OpenLetters {
+    fn write(&self) -> RecordWriter {
+        assert_eq!(self.payloads.claimed_rows(), self.columns.rows, "a payload's row counts its letters");
+        let mut record = RecordWriter::new(Topic::DeadLetters);
+        self.payloads.write_index(&mut record);
+        record.kinds(&[]);
+        self.payloads.write(&mut record);
+        self.columns.write(&mut record);
+        record
     }
 }
 

@@ -87,12 +87,7 @@ fn is_mended_to_null(body: &Body<'_>, span: Span) -> bool {
 }
 
 #[inline]
-pub(crate) fn put_integer(
-    body: &Body<'_>,
-    column: &mut Number<arrow::datatypes::Int64Type>,
-    row: usize,
-    span: Span,
-) -> bool {
+pub(crate) fn put_integer(body: &Body<'_>, column: &mut Number<i64>, row: usize, span: Span) -> bool {
     let number = number::integer(body.raw(span));
     column.put_opt(row, number);
     number.is_some()

@@ -9,6 +9,7 @@ use runtime::Entropy;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::recent::Sighted;
 
 mod frame;
 mod golden;
@@ -29,6 +30,8 @@ pub(super) struct Bench {
     pub recent: RecentContexts,
     pub rows: OpenRows,
     pub decoder: Decoder,
+    /// Sightings of the batch that was sealed last.
+    sighted: Vec<Sighted>,
 }
 
 /// What decoding and sealing gave.
@@ -67,6 +70,7 @@ impl Bench {
             recent: RecentContexts::new(10_000, Duration::from_secs(60)),
             rows: OpenRows::new([2, 1, 1], Entropy::seeded(7)),
             decoder: Decoder::new(),
+            sighted: Vec::new(),
         }
     }
 
@@ -84,8 +88,11 @@ impl Bench {
 
     pub fn seal(&mut self) -> Found {
         let mut found = Found::default();
-        for (_, batch) in self.rows.seal() {
-            match batch {
+        let records = self.rows.encode().unwrap();
+        self.sighted = self.rows.take_sighted();
+        self.rows.clear();
+        for record in records {
+            match eventlog::frame::decode(&record.frame).unwrap() {
                 LogBatch::Events(batch) => {
                     let contexts = rows_of(batch.contexts());
                     found.contexts += contexts.len();
@@ -106,8 +113,7 @@ impl Bench {
     }
 
     pub fn acknowledge(&mut self) {
-        let sighted = self.rows.take_sighted();
-        self.recent.acknowledge(&sighted, NOW);
+        self.recent.acknowledge(&self.sighted, NOW);
     }
 }
 

@@ -3,16 +3,9 @@
 //! Arrow's own builders want every column appended for every row and cannot forget a row. Most of the columns of an
 //! event are null, and a refused event must leave no trace; so a column here is told the row number with each value,
 //! fills what was skipped with nulls by itself, costs nothing while it is untouched, and [`Column::truncate`]s.
-//! Sealing hands the buffers to Arrow without copying them.
+//! It is written into a record as it stands and keeps its memory for the next batch.
 
-use std::sync::Arc;
-
-use arrow::array::{
-    ArrayRef, BooleanArray, GenericByteArray, ListArray, MapArray, PrimitiveArray, StringArray, StructArray,
-    new_null_array,
-};
-use arrow::buffer::{BooleanBuffer, Buffer, NullBuffer, OffsetBuffer, ScalarBuffer};
-use arrow::datatypes::{ArrowPrimitiveType, BinaryType, ByteArrayType, DataType, Field, Utf8Type};
+use eventlog::frame::{SectionWriter, Valid};
 
 /// What all columns can do.
 pub(crate) trait Column {
@@ -20,15 +13,19 @@ pub(crate) trait Column {
     fn truncate(&mut self, rows: usize);
     /// Bytes held.
     fn bytes(&self) -> usize;
-    /// The column as an array of `rows` rows of `data_type`; empties it.
-    fn seal(&mut self, rows: usize, data_type: &DataType) -> ArrayRef;
+    /// Writes the rows as the next column of a section; rows behind the last one put are null.
+    fn write(&self, out: &mut SectionWriter<'_>);
+    /// Forgets all rows, keeping memory for the next batch.
+    fn clear(&mut self);
 }
 
-/// Takes the content and leaves room for as much again, so that the next batch grows without copying.
-fn take<T>(values: &mut Vec<T>) -> Vec<T> {
+/// Empties `values` and keeps its memory, unless a large payload made it grow far beyond what batches need.
+fn clear<T>(values: &mut Vec<T>) {
     const KEPT_BYTES_MAX: usize = 256 << 10;
-    let room = values.len().min(KEPT_BYTES_MAX / size_of::<T>().max(1));
-    std::mem::replace(values, Vec::with_capacity(room))
+    values.clear();
+    if values.capacity() * size_of::<T>() > KEPT_BYTES_MAX {
+        *values = Vec::new();
+    }
 }
 
 /// One bit a row, least significant first; bits never set are 0.
@@ -52,50 +49,21 @@ impl Bits {
         }
     }
 
-    fn seal(&mut self, rows: usize) -> BooleanBuffer {
-        let mut bytes = take(&mut self.0);
-        bytes.resize(rows.div_ceil(8), 0);
-        BooleanBuffer::new(Buffer::from_vec(bytes), 0, rows)
-    }
-
-    fn nulls(&mut self, rows: usize) -> Option<NullBuffer> {
-        Some(NullBuffer::new(self.seal(rows))).filter(|nulls| nulls.null_count() > 0)
+    fn valid(&self) -> Valid<'_> {
+        Valid::Bits(&self.0)
     }
 }
 
 /// Text or bytes.
 #[derive(Debug, Default)]
-pub(crate) struct Bytes<T> {
+pub(crate) struct Text {
     /// Start of each row and end of the last; empty while no row was written.
     offsets: Vec<i32>,
     bytes: Vec<u8>,
     valid: Bits,
-    kind: std::marker::PhantomData<T>,
 }
 
-/// Which Arrow type the bytes are.
-pub(crate) trait BytesKind {
-    type Arrow: ByteArrayType<Offset = i32>;
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Utf8;
-
-impl BytesKind for Utf8 {
-    type Arrow = Utf8Type;
-}
-
-#[derive(Debug, Default)]
-pub(crate) struct Opaque;
-
-impl BytesKind for Opaque {
-    type Arrow = BinaryType;
-}
-
-pub(crate) type Text = Bytes<Utf8>;
-pub(crate) type Binary = Bytes<Opaque>;
-
-impl<T> Bytes<T> {
+impl Text {
     fn rows(&self) -> usize {
         self.offsets.len().saturating_sub(1)
     }
@@ -130,10 +98,17 @@ impl<T> Bytes<T> {
         self.valid.set(row);
     }
 
-    /// Writes the text of row `from` once more.
-    pub fn repeat(&mut self, from: usize, row: usize) {
-        let (start, end) = (self.offsets[from] as usize, self.offsets[from + 1] as usize);
-        self.put_with(row, |out| out.extend_from_within(start..end));
+    /// Writes the texts of rows that were written once more, behind the last row.
+    fn repeat(&mut self, rows: std::ops::Range<usize>) {
+        let (start, end) = (self.offsets[rows.start] as usize, self.offsets[rows.end] as usize);
+        let (first, shift) = (self.rows(), (self.bytes.len() - start) as i32);
+        self.bytes.extend_from_within(start..end);
+        i32::try_from(self.bytes.len()).expect("a body at its ceiling expands to less than 2 GiB");
+        self.offsets.extend_from_within(rows.start + 1..rows.end + 1);
+        for (number, offset) in self.offsets[first + 1..].iter_mut().enumerate() {
+            *offset += shift;
+            self.valid.set(first + number);
+        }
     }
 
     /// The bytes of a row that was written.
@@ -145,16 +120,12 @@ impl<T> Bytes<T> {
         self.valid.0.get(row / 8).is_none_or(|byte| byte >> (row % 8) & 1 == 0)
     }
 
-    fn parts(&mut self, rows: usize) -> (OffsetBuffer<i32>, Buffer, Option<NullBuffer>) {
-        let mut offsets = take(&mut self.offsets);
-        let end = offsets.last().copied().unwrap_or(0);
-        offsets.resize(rows + 1, end);
-        let bytes = Buffer::from_vec(take(&mut self.bytes));
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), bytes, self.valid.nulls(rows))
+    fn parts(&self) -> (&[i32], &[u8], Valid<'_>) {
+        (&self.offsets, &self.bytes, self.valid.valid())
     }
 }
 
-impl<T: BytesKind> Column for Bytes<T> {
+impl Column for Text {
     fn truncate(&mut self, rows: usize) {
         if self.rows() > rows {
             self.bytes.truncate(self.offsets[rows] as usize);
@@ -167,33 +138,52 @@ impl<T: BytesKind> Column for Bytes<T> {
         self.bytes.len() + self.offsets.len() * 4
     }
 
-    fn seal(&mut self, rows: usize, data_type: &DataType) -> ArrayRef {
-        if self.offsets.is_empty() {
-            return new_null_array(data_type, rows);
-        }
-        let (offsets, bytes, nulls) = self.parts(rows);
-        Arc::new(GenericByteArray::<T::Arrow>::new(offsets, bytes, nulls))
+    fn write(&self, out: &mut SectionWriter<'_>) {
+        out.text(&self.offsets, &self.bytes, self.valid.valid());
+    }
+
+    fn clear(&mut self) {
+        clear(&mut self.offsets);
+        clear(&mut self.bytes);
+        clear(&mut self.valid.0);
     }
 }
 
 /// Numbers and times.
-#[derive(Debug)]
-pub(crate) struct Number<T: ArrowPrimitiveType> {
-    values: Vec<T::Native>,
+#[derive(Debug, Default)]
+pub(crate) struct Number<T> {
+    values: Vec<T>,
     valid: Bits,
 }
 
-impl<T: ArrowPrimitiveType> Default for Number<T> {
-    fn default() -> Self {
-        Self { values: Vec::new(), valid: Bits::default() }
+/// How numbers are written.
+pub(crate) trait Numeric: Copy + Default {
+    fn write(values: &[Self], valid: Valid<'_>, out: &mut SectionWriter<'_>);
+}
+
+macro_rules! whole_numbers {
+    ($($type:ty),+) => {
+        $(impl Numeric for $type {
+            fn write(values: &[Self], valid: Valid<'_>, out: &mut SectionWriter<'_>) {
+                out.integers(values, valid);
+            }
+        })+
+    };
+}
+
+whole_numbers!(u8, u32, i32, i64);
+
+impl Numeric for f64 {
+    fn write(values: &[Self], valid: Valid<'_>, out: &mut SectionWriter<'_>) {
+        out.floats(values, valid);
     }
 }
 
-impl<T: ArrowPrimitiveType> Number<T> {
+impl<T: Numeric> Number<T> {
     #[inline]
-    pub fn put(&mut self, row: usize, value: T::Native) {
+    pub fn put(&mut self, row: usize, value: T) {
         if self.values.len() < row {
-            self.values.resize(row, T::default_value());
+            self.values.resize(row, T::default());
         }
         debug_assert_eq!(self.values.len(), row, "a row is written once");
         self.values.push(value);
@@ -201,14 +191,19 @@ impl<T: ArrowPrimitiveType> Number<T> {
     }
 
     #[inline]
-    pub fn put_opt(&mut self, row: usize, value: Option<T::Native>) {
+    pub fn put_opt(&mut self, row: usize, value: Option<T>) {
         if let Some(value) = value {
             self.put(row, value);
         }
     }
+
+    /// Values of the rows, up to the last that was put; 0 stands for null.
+    pub fn values(&self) -> &[T] {
+        &self.values
+    }
 }
 
-impl<T: ArrowPrimitiveType> Column for Number<T> {
+impl<T: Numeric> Column for Number<T> {
     fn truncate(&mut self, rows: usize) {
         if self.values.len() > rows {
             self.values.truncate(rows);
@@ -217,17 +212,16 @@ impl<T: ArrowPrimitiveType> Column for Number<T> {
     }
 
     fn bytes(&self) -> usize {
-        self.values.len() * size_of::<T::Native>()
+        self.values.len() * size_of::<T>()
     }
 
-    fn seal(&mut self, rows: usize, data_type: &DataType) -> ArrayRef {
-        if self.values.is_empty() {
-            return new_null_array(data_type, rows);
-        }
-        let mut values = take(&mut self.values);
-        values.resize(rows, T::default_value());
-        let nulls = self.valid.nulls(rows);
-        Arc::new(PrimitiveArray::<T>::new(ScalarBuffer::from(values), nulls).with_data_type(data_type.clone()))
+    fn write(&self, out: &mut SectionWriter<'_>) {
+        T::write(&self.values, self.valid.valid(), out);
+    }
+
+    fn clear(&mut self) {
+        clear(&mut self.values);
+        clear(&mut self.valid.0);
     }
 }
 
@@ -270,12 +264,18 @@ impl Column for Flag {
         self.value.0.len() + self.valid.0.len()
     }
 
-    fn seal(&mut self, rows: usize, data_type: &DataType) -> ArrayRef {
-        if std::mem::take(&mut self.rows) == 0 {
-            return new_null_array(data_type, rows);
+    fn write(&self, out: &mut SectionWriter<'_>) {
+        if self.rows == 0 {
+            out.absent();
+        } else {
+            out.flags(&self.value.0, self.valid.valid());
         }
-        let nulls = self.valid.nulls(rows);
-        Arc::new(BooleanArray::new(self.value.seal(rows), nulls))
+    }
+
+    fn clear(&mut self) {
+        self.rows = 0;
+        clear(&mut self.value.0);
+        clear(&mut self.valid.0);
     }
 }
 
@@ -312,11 +312,9 @@ impl Lists {
         }
     }
 
-    fn seal(&mut self, rows: usize) -> (OffsetBuffer<i32>, Option<NullBuffer>) {
-        let end = self.end() as i32;
-        let mut offsets = take(&mut self.offsets);
-        offsets.resize(rows + 1, end);
-        (OffsetBuffer::new(ScalarBuffer::from(offsets)), self.valid.nulls(rows))
+    fn clear(&mut self) {
+        clear(&mut self.offsets);
+        clear(&mut self.valid.0);
     }
 }
 
@@ -340,9 +338,8 @@ impl TextList {
     /// Writes the list of row `from` once more.
     pub fn repeat(&mut self, from: usize, row: usize) {
         let (start, end) = (self.lists.offsets[from] as usize, self.lists.offsets[from + 1] as usize);
-        for item in start..end {
-            let next = self.items.rows();
-            self.items.repeat(item, next);
+        if start < end {
+            self.items.repeat(start..end);
         }
         self.lists.put(row, end - start);
     }
@@ -358,13 +355,13 @@ impl Column for TextList {
         self.items.bytes() + self.lists.offsets.len() * 4
     }
 
-    fn seal(&mut self, rows: usize, data_type: &DataType) -> ArrayRef {
-        let (false, DataType::List(field)) = (self.lists.offsets.is_empty(), data_type) else {
-            return new_null_array(data_type, rows);
-        };
-        let items = self.items.seal(self.lists.end(), field.data_type());
-        let (offsets, nulls) = self.lists.seal(rows);
-        Arc::new(ListArray::new(field.clone(), offsets, items, nulls))
+    fn write(&self, out: &mut SectionWriter<'_>) {
+        out.lists(&self.lists.offsets, self.lists.valid.valid(), &[self.items.parts()]);
+    }
+
+    fn clear(&mut self) {
+        self.lists.clear();
+        self.items.clear();
     }
 }
 
@@ -408,22 +405,14 @@ impl Column for TextMap {
         self.keys.bytes() + self.values.bytes() + self.lists.offsets.len() * 4
     }
 
-    fn seal(&mut self, rows: usize, data_type: &DataType) -> ArrayRef {
-        let (false, DataType::Map(field, sorted)) = (self.lists.offsets.is_empty(), data_type) else {
-            return new_null_array(data_type, rows);
-        };
-        let DataType::Struct(fields) = field.data_type() else {
-            return new_null_array(data_type, rows);
-        };
-        let entries = self.lists.end();
-        let text = |column: &mut Text, field: &Field| -> ArrayRef {
-            // A required child may hold no row at all.
-            if entries == 0 { Arc::new(StringArray::new_null(0)) } else { column.seal(entries, field.data_type()) }
-        };
-        let children = vec![text(&mut self.keys, &fields[0]), text(&mut self.values, &fields[1])];
-        let entries = StructArray::new(fields.clone(), children, None);
-        let (offsets, nulls) = self.lists.seal(rows);
-        Arc::new(MapArray::new(field.clone(), offsets, entries, nulls, *sorted))
+    fn write(&self, out: &mut SectionWriter<'_>) {
+        out.lists(&self.lists.offsets, self.lists.valid.valid(), &[self.keys.parts(), self.values.parts()]);
+    }
+
+    fn clear(&mut self) {
+        self.lists.clear();
+        self.keys.clear();
+        self.values.clear();
     }
 }
 

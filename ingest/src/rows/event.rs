@@ -1,18 +1,17 @@
 //! The open columns of events, payloads and dead letters, in the order of their schemas.
 
-use arrow::array::{RecordBatch, RecordBatchOptions};
-use arrow::datatypes::{Float64Type, Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType, UInt8Type, UInt32Type};
-use events::schema;
+use eventlog::frame::{RecordWriter, Section};
 
-use super::column::{Binary, Column, Flag, Number, Text, TextList, TextMap};
+use super::column::{Column, Flag, Number, Text, TextList, TextMap};
 use crate::payload::PayloadHead;
 
-type Time = Number<TimestampMicrosecondType>;
-type Long = Number<Int64Type>;
+/// Microseconds since the epoch.
+type Time = Number<i64>;
+type Long = Number<i64>;
 
 /// A struct of columns named as in a schema and in its order, with the row count and the operations on all of them.
 macro_rules! columns {
-    ($(#[$meta:meta])* $name:ident from $schema:path { $($field:ident: $type:ty),+ $(,)? }) => {
+    ($(#[$meta:meta])* $name:ident in $section:path { $($field:ident: $type:ty),+ $(,)? }) => {
         $(#[$meta])*
         #[derive(Debug, Default)]
         pub(crate) struct $name {
@@ -35,15 +34,16 @@ macro_rules! columns {
                 0 $(+ self.$field.bytes())+
             }
 
-            pub fn seal(&mut self) -> RecordBatch {
-                let (schema, rows): (SchemaRef, usize) = ($schema(), std::mem::take(&mut self.rows));
-                let mut fields = schema.fields().iter();
-                let arrays = vec![$({
-                    let field = fields.next().expect("the struct has the schema's columns");
-                    self.$field.seal(rows, field.data_type())
-                }),+];
-                let options = RecordBatchOptions::new().with_row_count(Some(rows));
-                RecordBatch::try_new_with_options(schema, arrays, &options).expect("columns follow the schema")
+            /// Writes all rows as the next section of a record.
+            pub fn write(&self, record: &mut RecordWriter) {
+                let mut section = record.section($section, self.rows);
+                $(self.$field.write(&mut section);)+
+            }
+
+            /// Forgets all rows, keeping memory for the next batch.
+            pub fn clear(&mut self) {
+                self.rows = 0;
+                $(self.$field.clear();)+
             }
         }
     };
@@ -51,11 +51,11 @@ macro_rules! columns {
 
 columns! {
     /// Rows of events.
-    EventColumns from schema::events_v1 {
-        kind: Number<UInt8Type>,
-        payload_index: Number<Int32Type>,
+    EventColumns in Section::Events {
+        kind: Number<u8>,
+        payload_index: Number<i32>,
         created_at: Time,
-        context_row: Number<UInt32Type>,
+        context_row: Number<u32>,
         flag_key: Text,
         event_key: Text,
         variation: Long,
@@ -76,7 +76,7 @@ columns! {
         started_at: Time,
         ended_at: Time,
         context_kinds: TextList,
-        metric_value: Number<Float64Type>,
+        metric_value: Number<f64>,
         url: Text,
         selector: Text,
         operation: Text,
@@ -86,8 +86,8 @@ columns! {
         error_old: Flag,
         error_new: Flag,
         consistent_sampling_ratio: Long,
-        latency_old_ms: Number<Float64Type>,
-        latency_new_ms: Number<Float64Type>,
+        latency_old_ms: Number<f64>,
+        latency_new_ms: Number<f64>,
         previous_key: Text,
         previous_context_kind: Text,
         extra: Text,
@@ -96,7 +96,7 @@ columns! {
 
 columns! {
     /// Distinct contexts.
-    ContextColumns from schema::contexts_v1 {
+    ContextColumns in Section::Contexts {
         context_kind: Text,
         context_key: Text,
         context_keys: TextMap,
@@ -106,7 +106,7 @@ columns! {
 }
 
 columns! {
-    SightingColumns from schema::sightings_v1 {
+    SightingColumns in Section::Sightings {
         project: Text,
         environment: Text,
         kind: Text,
@@ -121,18 +121,18 @@ columns! {
 }
 
 columns! {
-    LetterColumns from schema::dead_letters_v1 {
+    LetterColumns in Section::DeadLetters {
         id: Text,
-        payload_index: Number<Int32Type>,
+        payload_index: Number<i32>,
         reason: Text,
         message: Text,
         byte_offset: Long,
-        body: Binary,
+        body: Text,
     }
 }
 
 columns! {
-    PayloadColumns from schema::payloads_v1 {
+    PayloadColumns in Section::Payloads {
         project: Text,
         environment: Text,
         received_at: Time,
@@ -144,16 +144,56 @@ columns! {
         instance_id: Text,
         application_id: Text,
         application_version: Text,
-        schema_version: Number<Int32Type>,
-        payload_rows: Number<UInt32Type>,
+        schema_version: Number<i32>,
+        payload_rows: Number<u32>,
         path: Text,
         headers: Text,
     }
 }
 
-impl PayloadColumns {
+/// The payloads of an open micro-batch.
+#[derive(Debug, Default)]
+pub(crate) struct OpenPayloads {
+    columns: PayloadColumns,
+    environment_hashes: Vec<u64>,
+}
+
+impl OpenPayloads {
+    pub fn bytes(&self) -> usize {
+        self.columns.bytes()
+    }
+
+    /// Rows of the main batch that belong to the payloads.
+    pub fn claimed_rows(&self) -> usize {
+        self.columns.payload_rows.values().iter().map(|rows| *rows as usize).sum()
+    }
+
+    /// Writes the index entry of each payload.
+    pub fn write_index(&self, record: &mut RecordWriter) {
+        let PayloadColumns { payload_rows, payload_id, .. } = &self.columns;
+        for (row, (hash, rows)) in self.environment_hashes.iter().zip(payload_rows.values()).enumerate() {
+            record.payload(*hash, *rows, (!payload_id.is_null(row)).then(|| payload_id.get(row)));
+        }
+    }
+
+    pub fn write(&self, record: &mut RecordWriter) {
+        self.columns.write(record);
+    }
+
+    pub fn clear(&mut self) {
+        self.columns.clear();
+        self.environment_hashes.clear();
+    }
+
     /// Appends one payload with `rows` rows of the main batch. `with_request`: path and headers too.
     pub fn push(&mut self, head: &PayloadHead, rows: u32, with_request: bool) {
+        self.environment_hashes.push(head.environment_hash);
+        self.columns.push(head, rows, with_request);
+    }
+}
+
+impl PayloadColumns {
+    fn push(&mut self, head: &PayloadHead, rows: u32, with_request: bool) {
         let row = self.rows;
         self.project.put(row, head.environment.project.as_bytes());
         self.environment.put(row, head.environment.key.as_bytes());
@@ -194,6 +234,8 @@ fn write_headers(out: &mut Vec<u8>, headers: &http::HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    use events::schema;
+
     use super::*;
 
     #[test]
@@ -209,13 +251,6 @@ mod tests {
             let found: Vec<_> = names.iter().map(|name| if *name == "payload_rows" { "rows" } else { name }).collect();
             assert_eq!(found, expected);
         }
-    }
-
-    #[test]
-    fn empty_batches_seal() {
-        assert_eq!(EventColumns::default().seal().num_rows(), 0);
-        assert_eq!(ContextColumns::default().seal().num_rows(), 0);
-        assert_eq!(PayloadColumns::default().seal().num_rows(), 0);
     }
 
     #[test]

@@ -194,13 +194,21 @@ impl OpenSightings {
         self.changes = self.changes.wrapping_add(1);
     }
 
-    pub fn partitions(&mut self) -> &mut [SightingColumns] {
-        &mut self.partitions
+    pub fn partitions(&self) -> &[SightingColumns] {
+        &self.partitions
     }
 
-    /// What the batch sighted; call it when sealing.
-    pub fn take_sighted(&mut self) -> Vec<Sighted> {
+    /// Forgets all rows and what is known of the batch.
+    pub fn clear(&mut self) {
+        for columns in self.partitions.iter_mut().filter(|columns| columns.rows > 0) {
+            columns.clear();
+        }
+        self.sighted.clear();
         self.forget();
+    }
+
+    /// What the batch sighted.
+    pub fn take_sighted(&mut self) -> Vec<Sighted> {
         std::mem::take(&mut self.sighted)
     }
 
