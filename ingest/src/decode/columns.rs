@@ -83,7 +83,7 @@ pub(crate) fn put_json(body: &Body<'_>, column: &mut Text, row: usize, span: Spa
 
 /// Whether the value is a number that JSON or a double cannot hold, which counts as null.
 fn is_mended_to_null(body: &Body<'_>, span: Span) -> bool {
-    span.marks & BROKEN != 0 && !matches!(body.first(span), b'"' | b'{' | b'[')
+    span.marks() & BROKEN != 0 && !matches!(body.first(span), b'"' | b'{' | b'[')
 }
 
 #[inline]

@@ -54,7 +54,7 @@ impl<'a> Walk<'a> {
             self.scan.position = start + length;
             // What repeats may hold white space; the span of the event must then say so.
             self.scan.mark_as_repeat();
-            fields.set(field, Span { start: start as u32, end: (start + length) as u32, marks: SPACED | BROKEN });
+            fields.set(field, Span::new(start, start + length, SPACED | BROKEN));
             fields.found = Some((field, entry));
             self.scan.space();
         } else {
@@ -197,7 +197,7 @@ impl<'a> Walk<'a> {
         }
         let mut parts: Vec<(Cow<'a, str>, &Outline)> =
             object.members.iter().map(|member| (str_of(body.text(member.name)), member)).collect();
-        parts.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.value.start.cmp(&one.1.value.start)));
+        parts.sort_by(|one, other| one.0.cmp(&other.0).then(other.1.value.start().cmp(&one.1.value.start())));
         // Of two members with one name the last in the text counts; it stands first here.
         parts.dedup_by(|one, kept| one.0 == kept.0);
         let rewritten = parts.iter().any(|(_, member)| !member.private.is_absent()) || parts.len() == 1;
@@ -232,7 +232,7 @@ impl<'a> Walk<'a> {
         if canonical * singles.len() > (1 << 20) + 4 * top.value.len() {
             // Each part is sighted with the key of the whole: bounded, so that a body cannot multiply itself.
             let message = format!("the keys of a multi-context of {} kinds are too long", singles.len());
-            return Err(Fault::Event { reason: DeadLetterReason::TooLarge, message, at: top.value.start as usize });
+            return Err(Fault::Event { reason: DeadLetterReason::TooLarge, message, at: top.value.start() });
         }
         Ok(Described { singles, json: Some(json), anonymous: all_anonymous, aside: Vec::new() })
     }
@@ -286,7 +286,7 @@ impl<'a> Walk<'a> {
 
     /// Compact JSON of a value, borrowed if it is that already.
     fn json(&self, span: Span) -> Cow<'a, [u8]> {
-        if span.marks & (SPACED | BROKEN) == 0 && self.body.utf8 {
+        if span.marks() & (SPACED | BROKEN) == 0 && self.body.utf8 {
             return self.body.raw(span).into();
         }
         let mut out = Vec::with_capacity(span.len());

@@ -55,7 +55,7 @@ impl Walk<'_> {
             let span = self.scan.value()?;
             self.expect_end_of_event()?;
             let message = format!("{} where an event was expected", type_name(&self.body, span));
-            return Err(Fault::Event { reason: DeadLetterReason::NotAnEvent, message, at: span.start as usize });
+            return Err(Fault::Event { reason: DeadLetterReason::NotAnEvent, message, at: span.start() });
         }
         self.scratch.fields.reset();
         self.scratch.summary.reset();
@@ -110,7 +110,7 @@ impl Walk<'_> {
     fn commit(&mut self, span: Span) -> Result<(), Fault> {
         let kind = self.scratch.fields.take(Field::Kind);
         if kind.is_absent() {
-            return Err(missing("kind", span.start as usize));
+            return Err(missing("kind", span.start()));
         }
         if !self.body.is_text(kind) {
             return Err(wrong_type(&self.body, "kind", kind, "text"));
@@ -184,7 +184,7 @@ impl Walk<'_> {
     pub(crate) fn require_text(&self, field: Field, event: Span) -> Result<Span, Fault> {
         let value = self.scratch.fields.get(field);
         if value.is_absent() {
-            return Err(missing(field.name(), event.start as usize));
+            return Err(missing(field.name(), event.start()));
         }
         if !self.body.is_text(value) {
             return Err(wrong_type(&self.body, field.name(), value, "text"));
@@ -193,7 +193,7 @@ impl Walk<'_> {
     }
 
     pub(crate) fn require_context(&mut self, created_at: Option<i64>, event: Span) -> Result<ContextRow, Fault> {
-        self.context(created_at)?.ok_or_else(|| missing("context", event.start as usize))
+        self.context(created_at)?.ok_or_else(|| missing("context", event.start()))
     }
 
     /// The time of the event; a `creationDate` that is none stays a field, so that it ends in `extra`.

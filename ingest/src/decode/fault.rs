@@ -76,9 +76,9 @@ pub(crate) fn missing(field: &str, at: usize) -> Fault {
 
 pub(crate) fn wrong_type(body: &Body<'_>, field: &str, span: Span, expected: &str) -> Fault {
     let message = format!("`{field}` is {}, expected {expected}", type_name(body, span));
-    Fault::Event { reason: DeadLetterReason::WrongType, message, at: span.start as usize }
+    Fault::Event { reason: DeadLetterReason::WrongType, message, at: span.start() }
 }
 
 pub(crate) fn bad_context(message: impl Into<String>, span: Span) -> Fault {
-    Fault::Event { reason: DeadLetterReason::BadContext, message: message.into(), at: span.start as usize }
+    Fault::Event { reason: DeadLetterReason::BadContext, message: message.into(), at: span.start() }
 }

@@ -76,7 +76,7 @@ mod names {
     impl Field {
         #[inline]
         pub fn of(body: &Body<'_>, name: Span) -> Option<Self> {
-            if name.marks & ESCAPED == 0 {
+            if name.marks() & ESCAPED == 0 {
                 let raw = body.raw(name);
                 Self::from_name(&raw[1..raw.len() - 1])
             } else {

@@ -73,12 +73,12 @@ mod tests {
         scanner.enter().unwrap();
         let (mut previous, mut first, mut names) = (0, true, Vec::new());
         let find = |scanner: &Scanner<'_>, span: Span| {
-            let name = &scanner.bytes()[span.start as usize + 1..span.end as usize - 1];
+            let name = &scanner.bytes()[span.start() + 1..span.end() - 1];
             [b"a", b"b"].iter().position(|known| *known == name)
         };
         while let Some(name) = guess.next_name(&mut scanner, &mut previous, &mut first, TOKENS, find).unwrap() {
             let (Name::Known(_, span) | Name::Other(span)) = name;
-            let shown = &text[span.start as usize..span.end as usize];
+            let shown = &text[span.start()..span.end()];
             names.push(format!("{shown}{}", matches!(name, Name::Known(..))));
             scanner.value().unwrap();
         }

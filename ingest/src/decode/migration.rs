@@ -41,14 +41,14 @@ impl Walk<'_> {
         let body = self.body;
         let span = self.scratch.fields.get(Field::Evaluation);
         if span.is_absent() {
-            return Err(missing("evaluation", event.start as usize));
+            return Err(missing("evaluation", event.start()));
         }
         if body.first(span) != b'{' {
             return Err(wrong_type(&body, "evaluation", span, "an object"));
         }
         let mut evaluation = read_evaluation(&body, span)?;
         if evaluation.key.is_absent() {
-            return Err(missing("evaluation.key", span.start as usize));
+            return Err(missing("evaluation.key", span.start()));
         }
         if !body.is_text(evaluation.key) {
             return Err(wrong_type(&body, "evaluation.key", evaluation.key, "text"));

@@ -74,7 +74,7 @@ fn read_outline(scanner: &mut Scanner<'_>, mut inner: Option<Inner<'_>>) -> scan
             continue;
         }
         let value = scanner.value()?;
-        let value_or_absent = if scanner.bytes()[value.start as usize] == b'n' { Span::default() } else { value };
+        let value_or_absent = if scanner.bytes()[value.start()] == b'n' { Span::default() } else { value };
         match &*text {
             b"kind" => {
                 outline.kind = value_or_absent;
@@ -110,7 +110,7 @@ fn read_meta(scanner: &mut Scanner<'_>) -> scan::Result<Span> {
 #[inline]
 pub(crate) fn name_text<'a>(scanner: &Scanner<'a>, name: Span) -> Cow<'a, [u8]> {
     let body = Body { bytes: scanner.bytes(), utf8: true };
-    if name.marks & ESCAPED == 0 {
+    if name.marks() & ESCAPED == 0 {
         let raw = body.raw(name);
         return raw[1..raw.len() - 1].into();
     }

@@ -12,13 +12,17 @@
 
 use events::{DeadLetterReason, limits};
 
-/// Part of the body. The default is the absent span, which no value can have.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Span {
-    pub start: u32,
-    pub end: u32,
-    pub marks: u8,
-}
+/// Part of the body, with marks: in one word, so that it stays in a register. The default is the absent span, which no
+/// value can have.
+///
+/// Start in the low 32 bits, end in the next 29, marks above.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Span(u64);
+
+const MARKS_SHIFT: u32 = 61;
+const END_SHIFT: u32 = 32;
+const _: () = assert!(limits::BODY_BYTES_CEILING < 1 << (MARKS_SHIFT - END_SHIFT));
+const _: () = assert!(SPACED | BROKEN | ESCAPED < 1 << (64 - MARKS_SHIFT));
 
 /// White space outside strings.
 pub(crate) const SPACED: u8 = 1;
@@ -28,12 +32,40 @@ pub(crate) const BROKEN: u8 = 2;
 pub(crate) const ESCAPED: u8 = 4;
 
 impl Span {
-    pub fn is_absent(self) -> bool {
-        self.end == 0
+    #[inline]
+    pub fn new(start: usize, end: usize, marks: u8) -> Self {
+        Self(start as u64 | (end as u64) << END_SHIFT | u64::from(marks) << MARKS_SHIFT)
     }
 
+    #[inline]
+    pub fn start(self) -> usize {
+        self.0 as u32 as usize
+    }
+
+    #[inline]
+    pub fn end(self) -> usize {
+        (self.0 >> END_SHIFT) as usize & ((1 << (MARKS_SHIFT - END_SHIFT)) - 1)
+    }
+
+    #[inline]
+    pub fn marks(self) -> u8 {
+        (self.0 >> MARKS_SHIFT) as u8
+    }
+
+    #[inline]
+    pub fn is_absent(self) -> bool {
+        self.0 == 0
+    }
+
+    #[inline]
     pub fn len(self) -> usize {
-        (self.end - self.start) as usize
+        self.end() - self.start()
+    }
+}
+
+impl std::fmt::Debug for Span {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}..{} marks {}", self.start(), self.end(), self.marks())
     }
 }
 
@@ -70,7 +102,7 @@ impl<'a> Scanner<'a> {
 
     /// A reader of the value at `span`, which was read before.
     pub fn at(bytes: &'a [u8], span: Span) -> Self {
-        Self { bytes, position: span.start as usize, depth: 0, marks: 0, failure: None }
+        Self { bytes, position: span.start(), depth: 0, marks: 0, failure: None }
     }
 
     pub fn bytes(&self) -> &'a [u8] {
@@ -120,7 +152,7 @@ impl<'a> Scanner<'a> {
 
     #[inline]
     pub fn close_span(&mut self, (start, outer): (usize, u8)) -> Span {
-        let span = Span { start: start as u32, end: self.position as u32, marks: self.marks };
+        let span = Span::new(start, self.position, self.marks);
         self.marks |= outer;
         span
     }
@@ -171,7 +203,7 @@ impl<'a> Scanner<'a> {
         }
         let start = self.position + comma;
         self.position = start + token.len();
-        Some(Span { start: start as u32, end: (self.position - 1) as u32, marks: 0 })
+        Some(Span::new(start, self.position - 1, 0))
     }
 
     #[inline]

@@ -20,6 +20,7 @@ use super::guess::{Guess, Name, Tokens};
 use super::number;
 use super::object::name_text;
 use super::scan::{Scanner, Span};
+use super::text::Body;
 
 #[derive(Debug, Default)]
 pub(crate) struct SummaryScratch {
@@ -32,6 +33,8 @@ pub(crate) struct SummaryScratch {
     flags: Vec<u64>,
     sorted: Vec<u64>,
     counter_guess: Guess,
+    /// `contextKinds` of the flag before, with a row that holds them.
+    kinds: Option<(Span, usize)>,
     /// Unknown fields of flags and counters, with the row to keep them in.
     unknown: Vec<(usize, Level, Vec<Member>)>,
 }
@@ -48,11 +51,18 @@ impl SummaryScratch {
         self.fault = None;
         self.count = 0;
         self.flags.clear();
+        self.kinds = None;
         self.unknown.clear();
     }
 }
 
 impl SummaryScratch {
+    /// A row of the flag before, if that has the same kinds: mostly all flags have.
+    fn known_kinds(&self, body: &Body<'_>, kinds: Span) -> Option<usize> {
+        let (before, row) = self.kinds?;
+        (body.raw(before) == body.raw(kinds)).then_some(row)
+    }
+
     fn has_repeats(&mut self) -> bool {
         self.sorted.clone_from(&self.flags);
         self.sorted.sort_unstable();
@@ -189,7 +199,7 @@ impl Walk<'_> {
                     flag.len() + default.len() + kinds.len(),
                     repeats + 1
                 );
-                return Err(Fault::Event { reason: DeadLetterReason::TooLarge, message, at: flag.start as usize });
+                return Err(Fault::Event { reason: DeadLetterReason::TooLarge, message, at: flag.start() });
             }
         }
         let body = self.body;
@@ -212,10 +222,12 @@ impl Walk<'_> {
             });
             return Ok(());
         }
-        if row > first_row {
-            column.repeat(row - 1, row);
+        let known = if row > first_row { Some(row - 1) } else { self.scratch.summary.known_kinds(&body, kinds) };
+        if let Some(known) = known {
+            column.repeat(known, row);
             return Ok(());
         }
+        self.scratch.summary.kinds = Some((kinds, row));
         let mut scanner = Scanner::at(body.bytes, kinds);
         let mut read = Ok(());
         column.put_with(row, |items, next| {
@@ -278,11 +290,11 @@ impl Walk<'_> {
 
     fn counter_row(&mut self, counter: &Counter, count: i64, mut unknown: Vec<Member>) -> Result<(), Fault> {
         let (body, columns) = (self.body, &mut self.open.columns);
-        let [value, variation, version, is_unknown, at_count] = counter.members;
+        let [value, variation, version, is_unknown, at_count] = &counter.members;
         let row = columns.rows;
         if row - self.first_row >= limits::EVENTS_PER_PAYLOAD_MAX {
             let message = format!("more than {} counters", limits::EVENTS_PER_PAYLOAD_MAX);
-            let byte_offset = u64::from(at_count.1.start);
+            let byte_offset = at_count.1.start() as u64;
             return Err(Stop::Body(BodyError { reason: DeadLetterReason::TooManyEvents, message, byte_offset }).into());
         }
         columns.count.put(row, count);
@@ -295,7 +307,7 @@ impl Walk<'_> {
             (is_unknown, flag.is_some()),
         ];
         for (member, _) in fitting.iter().filter(|((_, value), fits)| !fits && !value.is_absent()) {
-            unknown.push(*member);
+            unknown.push(**member);
         }
         columns.rows += 1;
         self.scratch.summary.count = self.scratch.summary.count.saturating_add(count as u64);
@@ -313,7 +325,7 @@ impl Walk<'_> {
         let features = self.scratch.fields.take(Field::Features);
         let (first, end) = match self.scratch.summary.rows {
             Some(rows) => rows,
-            None if features.is_absent() => return Err(missing("features", event.start as usize)),
+            None if features.is_absent() => return Err(missing("features", event.start())),
             // PHP writes an empty map as an empty array.
             None if self.body.raw(features) == b"[]" => (self.open.columns.rows, self.open.columns.rows),
             None => return Err(wrong_type(&self.body, "features", features, "an object")),

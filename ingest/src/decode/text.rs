@@ -20,13 +20,13 @@ impl<'a> Body<'a> {
 
     #[inline]
     pub fn raw(&self, span: Span) -> &'a [u8] {
-        &self.bytes[span.start as usize..span.end as usize]
+        &self.bytes[span.start()..span.end()]
     }
 
     /// First byte of the value; 0 if absent.
     #[inline]
     pub fn first(&self, span: Span) -> u8 {
-        if span.is_absent() { 0 } else { self.bytes[span.start as usize] }
+        if span.is_absent() { 0 } else { self.bytes[span.start()] }
     }
 
     pub fn is_null(&self, span: Span) -> bool {
@@ -50,7 +50,7 @@ impl<'a> Body<'a> {
     #[inline]
     pub fn push_json(&self, out: &mut Vec<u8>, span: Span) {
         let raw = self.raw(span);
-        if span.marks & (SPACED | BROKEN) == 0 && self.utf8 {
+        if span.marks() & (SPACED | BROKEN) == 0 && self.utf8 {
             out.extend_from_slice(raw);
         } else {
             push_clean(out, raw);
@@ -64,7 +64,7 @@ impl<'a> Body<'a> {
         let Some(inner) = raw.get(1..raw.len().max(1) - 1).filter(|_| raw[0] == b'"') else {
             return;
         };
-        if span.marks & ESCAPED == 0 && self.utf8 {
+        if span.marks() & ESCAPED == 0 && self.utf8 {
             out.extend_from_slice(inner);
         } else {
             push_unescaped(out, inner);
@@ -73,7 +73,7 @@ impl<'a> Body<'a> {
 
     /// The text of a string.
     pub fn text(&self, span: Span) -> std::borrow::Cow<'a, [u8]> {
-        if span.marks & ESCAPED == 0 && self.utf8 && self.is_text(span) {
+        if span.marks() & ESCAPED == 0 && self.utf8 && self.is_text(span) {
             let raw = self.raw(span);
             return raw[1..raw.len() - 1].into();
         }
