@@ -178,6 +178,12 @@ pub(crate) struct EncodedBatch {
     begun: Instant,
 }
 
+impl EncodedBatch {
+    fn bytes(&self) -> usize {
+        self.records.iter().map(|record| record.frame.len()).sum()
+    }
+}
+
 /// The way from sealed rows to durable records.
 pub(crate) struct Appender {
     pub log: Arc<dyn LogWriter>,
@@ -214,20 +220,25 @@ impl Appender {
         }
     }
 
-    /// Writes the records and tells the members.
-    pub async fn append(&self, encoded: EncodedBatch) {
-        let EncodedBatch { records, sighted, mut members, begun } = encoded;
-        let bytes = records.iter().map(|record| record.frame.len()).sum::<usize>();
+    /// Writes the records of some batches at once and tells their members.
+    pub async fn append(&self, mut batches: Vec<EncodedBatch>) {
+        if batches.is_empty() {
+            return;
+        }
+        let sizes: Vec<usize> = batches.iter().map(EncodedBatch::bytes).collect();
+        let records = batches.iter_mut().flat_map(|batch| std::mem::take(&mut batch.records)).collect();
         let outcome = self.write(records).await;
-        let took = begun.elapsed();
-        match outcome {
-            Ok(()) => {
-                self.recent.acknowledge(&sighted, self.clock.now());
-                self.metrics.count_stored(&members.tally, bytes, took);
-                self.report_stored(&members, bytes, took);
-                members.finish(true);
+        for (EncodedBatch { sighted, mut members, begun, .. }, bytes) in batches.into_iter().zip(sizes) {
+            match &outcome {
+                Ok(()) => {
+                    let took = begun.elapsed();
+                    self.recent.acknowledge(&sighted, self.clock.now());
+                    self.metrics.count_stored(&members.tally, bytes, took);
+                    self.report_stored(&members, bytes, took);
+                    members.finish(true);
+                }
+                Err(error) => self.fail(members, error),
             }
-            Err(error) => self.fail(members, &error),
         }
     }
 

@@ -4,14 +4,15 @@
 //! it then earns. Each lane holds the open rows of one batch; a payload is decoded straight into them, under the lane's
 //! lock. Promise: rows of one payload are in one batch. Not here: durability; an open batch is only in memory.
 //!
-//! Sealing and encoding cost the same for a batch of two as for one of sixty, so small payloads share few lanes and
+//! An append costs nearly the same for a batch of two as for one of sixty, so small payloads share few lanes and
 //! wait for each other's decoding, which is shorter than that; medium ones take the first free lane of one per thread;
 //! large ones, which would make all others wait, have a lane of their own.
 //!
 //! A batch is sealed when it is large enough, or some milliseconds after the one before it was answered, so that a
 //! quiet system answers at once and a busy one gathers, including those whom the last batch has just set free. It is
 //! also sealed when everyone who could call waits in an open batch, as nobody is left to add to it: without this, a few
-//! busy clients would wait for the clock in each round. Two other rules were tried: sealing whenever the log was idle
+//! busy clients would wait for the clock in each round. All open batches then go to the log in one append, for one sync
+//! costs more than the rest of it. Two other rules were tried: sealing whenever the log was idle
 //! made half of the batches hold a few payloads only; counting the milliseconds from the seal before kept the clients
 //! in two halves that took turns, each in batches of half the size.
 
@@ -31,7 +32,7 @@ use tokio_util::task::TaskTracker;
 use crate::Config;
 use crate::admission::{Held, NoRoom, Room};
 use crate::answer::Answer;
-use crate::append::{Appender, Batch, Members, Ticket};
+use crate::append::{Appender, Batch, Members, SealedBatch, Ticket};
 use crate::credentials::KnownEnvironment;
 use crate::decode::Place;
 use crate::heavy;
@@ -222,8 +223,7 @@ impl Batcher {
         if lane.is_full(size, shared.batch_bytes) {
             batch.seal_now.notify_one();
         }
-        let everyone_waits = shared.open.load(Ordering::Relaxed) >= shared.callers.load(Ordering::Relaxed);
-        if everyone_waits || shared.draining.load(Ordering::Relaxed) {
+        if shared.everyone_waits() || shared.draining.load(Ordering::Relaxed) {
             batch.seal_now.notify_one();
             self.seal_others(index);
         }
@@ -262,15 +262,42 @@ async fn close(batcher: Batcher, lane: usize, batch: Arc<Batch>) {
         turn = shared.turn_of(lane) => Some(turn),
     };
     let _permit = shared.appends.acquire().await;
-    let sealed = shared.lanes[lane].lock().seal();
-    if let Some((encoded, rows)) = sealed.and_then(|sealed| shared.appender.encode(sealed)) {
-        shared.lanes[lane].lock().reuse(rows);
-        shared.appender.append(encoded).await;
-        shared.lanes[lane].lock().answered_at = shared.appender.clock.instant();
+    let (mut lanes, mut encoded) = (Vec::new(), Vec::new());
+    for (lane, sealed) in shared.seal(lane, &batch) {
+        if let Some((batch, rows)) = shared.appender.encode(sealed) {
+            shared.lanes[lane].lock().reuse(rows);
+            lanes.push(lane);
+            encoded.push(batch);
+        }
     }
+    shared.appender.append(encoded).await;
+    let now = shared.appender.clock.instant();
+    lanes.into_iter().for_each(|lane| shared.lanes[lane].lock().answered_at = now);
 }
 
 impl Shared {
+    /// Whether everyone who could call waits in an open batch.
+    fn everyone_waits(&self) -> bool {
+        self.open.load(Ordering::Relaxed) >= self.callers.load(Ordering::Relaxed)
+    }
+
+    /// Seals `batch` of `lane`, if nobody has yet; and those of the other lanes with it if nobody is left to add to
+    /// them, so that one append and one sync serve all. Large payloads go alone.
+    fn seal(&self, lane: usize, batch: &Arc<Batch>) -> Vec<(usize, SealedBatch)> {
+        let (together, large) = (self.everyone_waits(), self.lanes.len() - 1);
+        let Some(own) = self.lanes[lane].lock().seal(Some(batch)) else { return Vec::new() };
+        let mut sealed = vec![(lane, own)];
+        for index in (0..large).filter(|index| together && *index != lane) {
+            // A lane that is locked is about to be sealed itself.
+            if let Some(other) = self.lanes[index].try_lock().and_then(|mut lane| lane.seal(None)) {
+                // Ends the task that would have done this.
+                other.members.batch.seal_now.notify_one();
+                sealed.push((index, other));
+            }
+        }
+        sealed
+    }
+
     /// Resolves when the lane's last batch has been answered for long enough.
     async fn turn_of(&self, lane: usize) -> Option<SemaphorePermit<'_>> {
         let turn = self.turns[lane].acquire().await.ok();
@@ -294,3 +321,6 @@ impl Shared {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@
 //! its bytes go to the dead letters, and its neighbours, not yet answered, are told to come back.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use events::DeadLetterReason;
@@ -12,7 +13,7 @@ use runtime::Entropy;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
-use crate::append::{Members, SealedBatch};
+use crate::append::{Batch, Members, SealedBatch};
 use crate::decode::{Decoded, Decoder, Payload, Place};
 use crate::metrics::Tally;
 use crate::payload::PayloadHead;
@@ -105,9 +106,9 @@ impl Lane {
         self.rows.bytes() >= batch_bytes
     }
 
-    /// Takes the open batch, if there is one.
-    pub fn seal(&mut self) -> Option<SealedBatch> {
-        let mut members = self.open.take()?;
+    /// Takes the open batch, if there is one; `only`: if it is this one.
+    pub fn seal(&mut self, only: Option<&Arc<Batch>>) -> Option<SealedBatch> {
+        let mut members = self.open.take_if(|open| only.is_none_or(|batch| Arc::ptr_eq(batch, &open.batch)))?;
         members.close();
         self.unmeasured = 0;
         let empty = self.spares.pop().unwrap_or_else(|| OpenRows::new(self.partitions, self.entropy.clone()));
