@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use events::DeadLetterReason;
 use flate2::bufread::MultiGzDecoder;
+use futures::FutureExt;
 use http::HeaderMap;
 use http::header::CONTENT_ENCODING;
 use http_body::Body;
@@ -60,9 +61,9 @@ where
         return Ok(Bytes::new());
     }
     let declared = body.size_hint().exact().unwrap_or(0).min(limits.bytes_max as u64) as usize;
-    let deadline = Instant::now() + WHOLE_BODY_MAX;
+    let mut patience = Patience { silence_max: limits.silence_max, whole_max: WHOLE_BODY_MAX, deadline: None };
     let mut collected = Collected::default();
-    while let Some(chunk) = next_chunk(&mut body, limits.silence_max, deadline).await? {
+    while let Some(chunk) = next_chunk(&mut body, &mut patience).await? {
         let room = limits.bytes_max - collected.len();
         if held.grow(chunk.len().min(room), limits.hold_max).await.is_err() {
             drop(collected);
@@ -87,25 +88,47 @@ pub(crate) async fn discard<B>(mut body: B)
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let deadline = Instant::now() + DISCARD_MAX;
+    let mut patience = Patience { silence_max: DISCARD_MAX, whole_max: DISCARD_MAX, deadline: None };
     while !body.is_end_stream() {
-        if !matches!(next_chunk(&mut body, DISCARD_MAX, deadline).await, Ok(Some(_))) {
+        if !matches!(next_chunk(&mut body, &mut patience).await, Ok(Some(_))) {
             return;
         }
     }
 }
 
-async fn next_chunk<B>(body: &mut B, silence_max: Duration, deadline: Instant) -> Result<Option<Bytes>, Unread>
+/// How long to wait for a body.
+struct Patience {
+    /// Without a byte.
+    silence_max: Duration,
+    /// For all of it, from the first wait on: most bodies come with their head, and no clock is asked.
+    whole_max: Duration,
+    deadline: Option<Instant>,
+}
+
+impl Patience {
+    fn until(&mut self) -> Instant {
+        let now = Instant::now();
+        let deadline = *self.deadline.get_or_insert(now + self.whole_max);
+        deadline.min(now + self.silence_max)
+    }
+}
+
+async fn next_chunk<B>(body: &mut B, patience: &mut Patience) -> Result<Option<Bytes>, Unread>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     loop {
-        let until = deadline.min(Instant::now() + silence_max);
-        match timeout_at(until, body.frame()).await {
-            Err(_) => return Err(Unread::TimedOut),
-            Ok(None) => return Ok(None),
-            Ok(Some(Err(_))) => return Err(Unread::Broken),
-            Ok(Some(Ok(frame))) => {
+        let frame = match body.frame().now_or_never() {
+            Some(frame) => frame,
+            None => match timeout_at(patience.until(), body.frame()).await {
+                Ok(frame) => frame,
+                Err(_) => return Err(Unread::TimedOut),
+            },
+        };
+        match frame {
+            None => return Ok(None),
+            Some(Err(_)) => return Err(Unread::Broken),
+            Some(Ok(frame)) => {
                 // A frame of trailers holds nothing for us.
                 if let Ok(chunk) = frame.into_data() {
                     return Ok(Some(chunk));

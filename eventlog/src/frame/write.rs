@@ -271,12 +271,22 @@ impl SectionWriter<'_> {
     }
 
     fn lengths(&mut self, offsets: &[i32]) {
-        let lengths = || offsets.windows(2).map(|pair| i64::from(pair[1] - pair[0]));
-        let (mut low, high) = range(lengths());
-        if offsets.len() <= self.rows {
-            low = low.min(0);
+        let starts = &offsets[..offsets.len().saturating_sub(1)];
+        let lengths = || offsets.iter().skip(1).zip(starts).map(|(end, start)| end - start);
+        let (mut low, mut high) =
+            lengths().fold((i32::MAX, 0), |(low, high), length| (low.min(length), high.max(length)));
+        if starts.len() < self.rows || low > high {
+            low = 0;
         }
-        pack(self.body, self.rows, low, high, lengths().chain(std::iter::repeat(0)));
+        high = high.max(low);
+        let body = begin_pack(self.body, self.rows, i64::from(low), i64::from(high));
+        let above = lengths().map(|length| length - low);
+        match body.len() / self.rows.max(1) {
+            0 => {}
+            1 => body.iter_mut().zip(above).for_each(|(place, number)| *place = number as u8),
+            2 => put::<2>(body, above.map(|number| number as u64)),
+            _ => put::<4>(body, above.map(|number| number as u64)),
+        }
     }
 }
 
@@ -315,8 +325,21 @@ fn range(values: impl Iterator<Item = i64>) -> (i64, i64) {
     if low > high { (0, 0) } else { (low, high) }
 }
 
-/// Appends numbers as what they exceed `low` by, in as few bytes as `high` needs. Rows without a value get 0.
+/// Appends numbers as what they exceed `low` by. Rows without a number get 0.
 fn pack(body: &mut Vec<u8>, rows: usize, low: i64, high: i64, values: impl Iterator<Item = i64>) {
+    let places = begin_pack(body, rows, low, high);
+    let above = values.map(|value| value.wrapping_sub(low) as u64);
+    match places.len() / rows.max(1) {
+        0 => {}
+        1 => places.iter_mut().zip(above).for_each(|(place, number)| *place = number as u8),
+        2 => put::<2>(places, above),
+        4 => put::<4>(places, above),
+        _ => put::<8>(places, above),
+    }
+}
+
+/// Appends how numbers from `low` to `high` are written, in as few bytes each as that needs, and zeros for them.
+fn begin_pack(body: &mut Vec<u8>, rows: usize, low: i64, high: i64) -> &mut [u8] {
     // The difference may not fit an i64, but as an u64 it is right.
     let width = match high.wrapping_sub(low) as u64 {
         0 => 0,
@@ -329,14 +352,7 @@ fn pack(body: &mut Vec<u8>, rows: usize, low: i64, high: i64, values: impl Itera
     push_varint(body, (low << 1 ^ low >> 63) as u64);
     let start = body.len();
     body.resize(start + rows * width as usize, 0);
-    let above = values.map(|value| value.wrapping_sub(low) as u64);
-    match width {
-        1 => body[start..].iter_mut().zip(above).for_each(|(place, number)| *place = number as u8),
-        2 => put::<2>(&mut body[start..], above),
-        4 => put::<4>(&mut body[start..], above),
-        8 => put::<8>(&mut body[start..], above),
-        _ => {}
-    }
+    &mut body[start..]
 }
 
 fn put<const N: usize>(places: &mut [u8], numbers: impl Iterator<Item = u64>) {

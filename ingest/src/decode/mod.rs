@@ -193,15 +193,17 @@ impl Decoder {
             }
         };
         decoded.rows = rows.end_payload(place.events_partition, head);
-        decoded.dead_letters = self.scratch.letters.iter().map(|letter| letter.reason).collect();
-        let letters = self.scratch.letters.drain(..).map(|letter| DeadLetter {
-            payload_index: Some(letter.index),
-            reason: letter.reason,
-            message: letter.message,
-            byte_offset: Some(letter.at as i64),
-            body: &body[letter.start..letter.end],
-        });
-        rows.push_dead_letters(place.dead_letters_partition, head, letters);
+        if !self.scratch.letters.is_empty() {
+            decoded.dead_letters = self.scratch.letters.iter().map(|letter| letter.reason).collect();
+            let letters = self.scratch.letters.drain(..).map(|letter| DeadLetter {
+                payload_index: Some(letter.index),
+                reason: letter.reason,
+                message: letter.message,
+                byte_offset: Some(letter.at as i64),
+                body: &body[letter.start..letter.end],
+            });
+            rows.push_dead_letters(place.dead_letters_partition, head, letters);
+        }
         Ok(decoded)
     }
 }

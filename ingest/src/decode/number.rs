@@ -7,8 +7,11 @@ pub(crate) fn integer(text: &[u8]) -> Option<i64> {
         [b'-', rest @ ..] => (true, rest),
         rest => (false, rest),
     };
+    if digits.is_empty() {
+        return None;
+    }
     // Eighteen digits cannot overflow.
-    if digits.is_empty() || digits.len() > 18 {
+    if digits.len() > 18 {
         return integer_slowly(text);
     }
     let mut number = 0_i64;

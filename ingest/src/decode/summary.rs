@@ -344,11 +344,13 @@ impl Walk<'_> {
             self.begin_row(EventKind::Summary, created_at, context);
             self.open.columns.started_at.put_opt(row, started_at);
             self.open.columns.ended_at.put_opt(row, ended_at);
-            let mut of_row = [Vec::new(), Vec::new()];
-            while let Some((_, level, members)) = unknown.next_if(|(of, ..)| *of == row) {
-                of_row[level as usize] = members;
+            if row == first || unknown.len() > 0 {
+                let mut of_row = [Vec::new(), Vec::new()];
+                while let Some((_, level, members)) = unknown.next_if(|(of, ..)| *of == row) {
+                    of_row[level as usize] = members;
+                }
+                self.summary_extra(row, row == first, of_row, context);
             }
-            self.summary_extra(row, row == first, of_row, context);
             self.open.columns.rows += 1;
         }
         self.decoded.represented_evaluations =

@@ -14,14 +14,14 @@ fn read(text: &str) -> std::result::Result<(Span, usize), SyntaxError> {
 fn values_end_where_they_end() {
     for text in ["1", "-0.5e+3", "\"a\\\"b\"", "{}", "[]", "[[],{\"a\":[1,{\"b\":null}]}]", "true", "false", "null"] {
         let (span, position) = read(&format!("{text}  ,")).unwrap();
-        assert_eq!((span.start, span.len()), (0, text.len()), "{text}");
+        assert_eq!((span.start(), span.len()), (0, text.len()), "{text}");
         assert_eq!(position, text.len() + 2);
     }
 }
 
 #[test]
 fn marks_say_what_copying_must_mend() {
-    let marks = |text: &str| read(text).unwrap().0.marks;
+    let marks = |text: &str| read(text).unwrap().0.marks();
     assert_eq!(marks(r#"{"a":1}"#), 0);
     assert_eq!(marks(r#"{"a": 1}"#), SPACED);
     assert_eq!(marks(r#"["\ud83d\ude00"]"#), ESCAPED);
