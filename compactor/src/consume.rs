@@ -14,7 +14,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use eventlog::{FetchedRecord, LogReader, frame};
 use events::{Offset, OffsetRange, TopicPartition};
-use runtime::{Clock, UnixMicros};
+use runtime::UnixMicros;
 
 use crate::dedup::DedupWindow;
 use crate::expand::FrameRows;
@@ -114,7 +114,6 @@ impl PartitionReader {
         table: &'static str,
         stored: &Stored,
         log: &dyn LogReader,
-        clock: &Clock,
         dedup: DedupSettings,
     ) -> Result<()> {
         self.unposition();
@@ -140,15 +139,14 @@ impl PartitionReader {
         self.next = self.start;
         self.end = held.end;
         self.window = DedupWindow::new(dedup.window, dedup.entries_max);
-        self.rebuild_window(log, clock, dedup.window).await?;
+        self.rebuild_window(log, dedup.window).await?;
         self.positioned = true;
         Ok(())
     }
 
     /// Peeks into every record from one window before the start offset up to it.
-    async fn rebuild_window(&mut self, log: &dyn LogReader, clock: &Clock, window: Duration) -> Result<()> {
-        let first = log.fetch(self.topic_partition, self.start, 1, Duration::ZERO).await?;
-        let start_time = first.first().map_or_else(|| clock.now(), |record| record.appended_at);
+    async fn rebuild_window(&mut self, log: &dyn LogReader, window: Duration) -> Result<()> {
+        let Some(start_time) = self.start_time(log).await? else { return Ok(()) };
         let mut offset = log.offset_at(self.topic_partition, start_time.saturating_sub(window)).await?;
         while offset < self.start {
             let records = log.fetch(self.topic_partition, offset, REBUILD_FETCH_BYTES, Duration::ZERO).await?;
@@ -164,6 +162,20 @@ impl PartitionReader {
             tokio::task::yield_now().await;
         }
         Ok(())
+    }
+
+    /// When the log took the record at the start offset; while there is none, when it took the one before. Never our own
+    /// clock: set an hour ahead, it would put the window behind everything that the log holds.
+    async fn start_time(&self, log: &dyn LogReader) -> Result<Option<UnixMicros>> {
+        let at = async |offset| {
+            let records = log.fetch(self.topic_partition, offset, 1, Duration::ZERO).await?;
+            Ok::<_, Error>(records.first().map(|record| record.appended_at))
+        };
+        match at(self.start).await? {
+            Some(time) => Ok(Some(time)),
+            None if self.start > log.bounds(self.topic_partition).await?.start => at(Offset(self.start.0 - 1)).await,
+            None => Ok(None),
+        }
     }
 
     /// Records after those already fetched; waits up to `wait_max` for the first. Changes nothing: see [`Self::accept`].

@@ -206,9 +206,8 @@ impl Lander {
                 continue;
             }
             let stored = Stored::of(&*self.table.state().await, reader);
-            let positioned = reader
-                .position(self.table.spec.name, &stored, self.log.as_ref(), &self.runtime.clock, self.settings.dedup)
-                .await;
+            let positioned =
+                reader.position(self.table.spec.name, &stored, self.log.as_ref(), self.settings.dedup).await;
             stop_if_fatal(reader, positioned)?;
         }
         Ok(())

@@ -155,7 +155,7 @@ impl<'a> RollingWriter<'a> {
         let upload = BufWriter::with_capacity(self.table.store.objects(), path.clone(), PART_BYTES);
         // Without the Arrow schema in the file, readers see plain columns even where we write dictionaries.
         let options = ArrowWriterOptions::new()
-            .with_properties(properties(self.table.spec, self.effort))
+            .with_properties(properties(self.table, self.effort))
             .with_skip_arrow_metadata(true);
         let writer = AsyncArrowWriter::try_new_with_options(upload, Arc::clone(&self.schema), options)
             .map_err(|error| Error::parquet(&path, error))?;
@@ -209,18 +209,19 @@ pub(crate) fn key_sum(spec: &TableSpec, batch: &RecordBatch) -> Result<u64> {
     Ok(keys.iter().fold(0, |sum, key| sum.wrapping_add(hash(key))))
 }
 
-fn properties(spec: &TableSpec, effort: Effort) -> WriterProperties {
+fn properties(table: &Table, effort: Effort) -> WriterProperties {
     // Level 3 packs a sixth smaller than 1 at twice the cost; what is merged soon is not worth it.
     let level = ZstdLevel::try_new(if effort == Effort::Merge { 3 } else { 1 }).expect("levels 1 to 22 exist");
+    let compression = if table.storage.is_compressed() { Compression::ZSTD(level) } else { Compression::UNCOMPRESSED };
     let mut builder = WriterProperties::builder()
         .set_created_by(crate::table::ENGINE.to_owned())
-        .set_compression(Compression::ZSTD(level))
+        .set_compression(compression)
         .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
         .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
         .set_statistics_enabled(EnabledStatistics::None)
         .set_statistics_truncate_length(Some(stats::BOUND_BYTES_MAX))
         .set_column_index_truncate_length(Some(stats::BOUND_BYTES_MAX));
-    for column in spec.file_columns() {
+    for column in table.spec.file_columns() {
         let path = ColumnPath::from(column.name);
         if column.stats {
             builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);

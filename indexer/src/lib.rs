@@ -46,6 +46,7 @@ use eventlog::LogReader;
 use events::Topic;
 use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown, UnixMicros};
+use tokio::task::JoinSet;
 
 pub use config::Config;
 pub use error::{Error, Result};
@@ -134,9 +135,10 @@ impl Indexer {
     /// Follows the log until shutdown begins, then commits and returns. A second call returns at once.
     pub async fn run(&self, shutdown: Shutdown) {
         let tasks = std::mem::take(&mut *self.tasks.lock());
-        let running: Vec<_> = tasks.into_iter().map(|task| tokio::spawn(task.run(shutdown.clone()))).collect();
-        for task in running {
-            if let Err(error) = task.await {
+        // Who drops this future ends the shards with it, and so frees their locks.
+        let mut running: JoinSet<()> = tasks.into_iter().map(|task| task.run(shutdown.clone())).collect();
+        while let Some(ended) = running.join_next().await {
+            if let Err(error) = ended {
                 tracing::error!(%error, "a shard of the index stopped");
             }
         }

@@ -165,7 +165,7 @@ impl ShardTask {
         self.shard.is_damaged.store(false, Ordering::Relaxed);
         let is_suspect = self.shard.is_suspect.swap(false, Ordering::Relaxed);
         if is_suspect || index::size_bytes(writer.path()) <= CHECKED_BYTES_MAX {
-            check_files_beside(&writer, Arc::clone(&self.shard));
+            self.check_files(&writer);
         }
         let seen_entries = self.surroundings.budget.seen_entries;
         self.open = Some(OpenWriter::new(writer, topic_id, next, received_at, seen_entries));
@@ -203,6 +203,7 @@ impl ShardTask {
         };
         let fetch = self.surroundings.log.fetch(self.topic_partition(), Offset(next), FETCH_BYTES, wait);
         let fetched = tokio::select! {
+            biased;
             fetched = fetch => fetched,
             () = shutdown.begun() => return Ok(()),
             () = self.shard.wake.notified() => return self.check_suspicion(),
@@ -244,9 +245,16 @@ impl ShardTask {
         if let Some(open) = &self.open
             && self.shard.is_suspect.swap(false, Ordering::Relaxed)
         {
-            check_files_beside(&open.writer, Arc::clone(&self.shard));
+            self.check_files(&open.writer);
         }
         Ok(())
+    }
+
+    /// Files in simulation are not damaged, and it has no other thread.
+    fn check_files(&self, writer: &ShardWriter) {
+        if !self.surroundings.runtime.is_simulated() {
+            check_files_beside(writer, Arc::clone(&self.shard));
+        }
     }
 
     /// Runs work on a thread that may block, and publishes what it has committed.
@@ -256,11 +264,12 @@ impl ShardTask {
     ) -> Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
         let surroundings = self.surroundings.clone();
-        let joined = tokio::task::spawn_blocking(move || {
+        let is_simulated = surroundings.runtime.is_simulated();
+        let work = move || {
             let result = work(&mut open, &surroundings);
             (open, result)
-        })
-        .await;
+        };
+        let joined = if is_simulated { Ok(work()) } else { tokio::task::spawn_blocking(work).await };
         // A panic takes the writer with it, and so frees its lock.
         let (mut open, result) = joined.map_err(|_| Error::Panicked { action: "indexing" })?;
         result?;
@@ -311,6 +320,7 @@ impl ShardTask {
             self.shard.is_suspect.store(true, Ordering::Relaxed);
         }
         tokio::select! {
+            biased;
             () = self.surroundings.runtime.clock.wait(RETRY_WAIT) => {}
             () = shutdown.begun() => {}
         }

@@ -121,7 +121,7 @@ impl Batcher {
         let now = runtime.clock.instant();
         let answered_at = now.checked_sub(config.batch_age.get()).unwrap_or(now);
         let lane = || Mutex::new(Lane::new(partitions, runtime.entropy.clone(), answered_at));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(32);
+        let threads = runtime.parallelism().min(32);
         let small = (threads / THREADS_PER_SMALL_LANE).max(1);
         let lanes = small + threads + 1;
         let appender = Appender {

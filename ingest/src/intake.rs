@@ -11,8 +11,9 @@ use eventlog::{LogWriter, WriterHealth};
 use events::{DeadLetterReason, EnvironmentConfig, Source, Topic};
 use http::header::EXPECT;
 use http::request::Parts;
-use http::{HeaderValue, Request, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
+use http_body_util::Full;
 use runtime::{Clock, Runtime};
 use tokio::time::Instant;
 
@@ -161,6 +162,18 @@ impl Ingest {
 
     pub(crate) fn begin_drain(&self) {
         self.draining.store(true, Ordering::SeqCst);
+    }
+
+    /// Answers a request that came without a connection of ours; None if its path belongs to somebody else. For
+    /// simulation, which has no sockets. `callers`: how many requests could come at once, as [`Ingest::serve`] counts them
+    /// from the open connections.
+    pub async fn answer_directly<B>(&self, request: Request<B>, callers: usize) -> Option<Response<Full<Bytes>>>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        self.callers.store(callers, Ordering::Relaxed);
+        let visit = self.receive(&request)?;
+        Some(self.answer(visit, request).await)
     }
 
     /// Looks at the head of a request; None if its path belongs to somebody else.

@@ -20,6 +20,9 @@ const SHARDS: usize = 16;
 const INDEXED_CONTEXTS_MAX: usize = 1_000;
 const INDEXED_FOR: Duration = Duration::from_secs(300);
 
+/// Attributes that are not known, and equal to none that are sighted.
+const UNKNOWN: u64 = 0;
+
 /// One sighting, as hashes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sighted {
@@ -96,6 +99,22 @@ impl RecentContexts {
         now.since(acknowledged_at) < self.refresh
             && (sighted.content == 0
                 || matches!(self.get(sighted.context), Some(Known::Content { content, .. }) if content == sighted.content))
+    }
+
+    /// A sighting is on its way to the log. Whether it arrives is not known before it is acknowledged, and perhaps never:
+    /// until then nothing that was known of its context before may leave a later sighting out.
+    pub fn expect(&self, sighted: &Sighted) {
+        if sighted.content == 0 {
+            return;
+        }
+        let mut shard = self.shard(sighted.context).lock();
+        let stays = match shard.get(sighted.context) {
+            Some(Known::Content { content, seen_at }) => content == sighted.content || seen_at > sighted.seen_at,
+            _ => false,
+        };
+        if !stays {
+            shard.put(sighted.context, Known::Content { content: UNKNOWN, seen_at: sighted.seen_at });
+        }
     }
 
     /// Remembers sightings whose batch is durable.
@@ -178,6 +197,19 @@ mod tests {
         let recent = recent();
         recent.acknowledge(&[sighted(7, NOW), sighted(8, after(1))], after(1));
         assert!(!recent.suppresses(&sighted(7, after(2)), after(2)));
+    }
+
+    #[test]
+    fn attributes_come_back_while_others_are_on_their_way() {
+        let recent = recent();
+        recent.acknowledge(&[sighted(7, NOW)], NOW);
+        recent.expect(&sighted(8, after(1)));
+        assert!(!recent.suppresses(&sighted(7, after(2)), after(2)), "8 may be in the log, acknowledged or not");
+        recent.acknowledge(&[sighted(7, NOW)], after(2));
+        assert!(!recent.suppresses(&sighted(7, after(2)), after(2)), "and is newer than this 7");
+        recent.expect(&sighted(7, after(2)));
+        recent.acknowledge(&[sighted(7, after(2))], after(2));
+        assert!(recent.suppresses(&sighted(7, after(3)), after(3)));
     }
 
     #[test]

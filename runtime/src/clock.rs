@@ -1,8 +1,11 @@
 //! Wall-clock time and waiting.
 //!
 //! Times between crates are [`UnixMicros`]; waiting goes through tokio, whose clock a test can pause. A simulated clock
-//! starts at a given instant and moves with tokio's, so one `tokio::time::advance` moves everything.
+//! starts at a given instant and moves with tokio's, so one `tokio::time::advance` moves everything. It can also be set
+//! to another time, as wall clocks are.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::time::Instant;
@@ -42,7 +45,7 @@ pub struct Clock(Source);
 #[derive(Clone, Debug)]
 enum Source {
     System,
-    Simulated { start: UnixMicros, origin: Instant },
+    Simulated { start: UnixMicros, origin: Instant, ahead_micros: Arc<AtomicI64> },
 }
 
 impl Clock {
@@ -52,7 +55,19 @@ impl Clock {
 
     /// A clock that shows `start` now and then follows tokio's clock.
     pub fn simulated(start: UnixMicros) -> Self {
-        Self(Source::Simulated { start, origin: Instant::now() })
+        Self(Source::Simulated { start, origin: Instant::now(), ahead_micros: Arc::default() })
+    }
+
+    pub fn is_simulated(&self) -> bool {
+        matches!(self.0, Source::Simulated { .. })
+    }
+
+    /// Sets a simulated clock and its clones forward, or back if negative, as an operator or a time server would.
+    /// The system's clock is left alone.
+    pub fn set_ahead(&self, micros: i64) {
+        if let Source::Simulated { ahead_micros, .. } = &self.0 {
+            ahead_micros.store(micros, Ordering::Relaxed);
+        }
     }
 
     /// The current wall-clock time. It may step back; use [`Clock::instant`] to measure.
@@ -62,7 +77,10 @@ impl Clock {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 UnixMicros(since.as_micros() as i64)
             }
-            Source::Simulated { start, origin } => start.saturating_add(origin.elapsed()),
+            Source::Simulated { start, origin, ahead_micros } => {
+                let UnixMicros(shown) = start.saturating_add(origin.elapsed());
+                UnixMicros(shown.saturating_add(ahead_micros.load(Ordering::Relaxed)))
+            }
         }
     }
 
@@ -88,6 +106,15 @@ mod tests {
         clock.wait(Duration::from_millis(2)).await;
         let moved = clock.now().since(UnixMicros::from_millis(1_000));
         assert!(moved >= Duration::from_millis(2) && moved <= before.elapsed() + Duration::from_millis(1_000));
+    }
+
+    #[tokio::test]
+    async fn simulated_clock_can_be_set_and_its_clones_follow() {
+        let clock = Clock::simulated(UnixMicros::from_millis(1_000));
+        clock.clone().set_ahead(-500_000);
+        assert!(clock.now() < UnixMicros::from_millis(1_000));
+        clock.set_ahead(3_600_000_000);
+        assert!(clock.now() >= UnixMicros::from_millis(3_601_000));
     }
 
     #[test]

@@ -41,4 +41,14 @@ impl Runtime {
     pub fn simulated(start: UnixMicros, seed: u64) -> Self {
         Self { clock: Clock::simulated(start), entropy: Entropy::seeded(seed), telemetry: Telemetry::new() }
     }
+
+    /// Whether everything must happen on the caller's thread, as only then a seed decides the order of events.
+    pub fn is_simulated(&self) -> bool {
+        self.clock.is_simulated()
+    }
+
+    /// Threads that work can be divided among; the same number on every machine if simulated.
+    pub fn parallelism(&self) -> usize {
+        if self.is_simulated() { 2 } else { std::thread::available_parallelism().map_or(1, usize::from) }
+    }
 }

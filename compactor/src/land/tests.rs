@@ -92,6 +92,22 @@ async fn payload_repeated_after_a_restart_is_dropped() {
     assert_eq!(world.lines("SELECT accepted, landed, deduplicated, dead_lettered FROM ledger").await, ["19 9 7 3"]);
 }
 
+/// The process that takes over has a clock of its own; only the log's time says what the window holds.
+#[tokio::test(flavor = "multi_thread")]
+async fn payload_repeated_after_a_restart_is_dropped_by_a_clock_that_is_ahead() {
+    let world = World::local();
+    world.events(EVENTS_0, &[some_payload(5)]).await;
+    world.land().await;
+    let ahead = Runtime::simulated(NOON.saturating_add(Duration::from_secs(3_600)), 8);
+    let log = Arc::new(world.log.clone());
+    let next = crate::Compactor::open_on(world.storage.clone(), &world.config, log, ahead, Steps::default()).await;
+    let next = next.unwrap();
+    next.land_available().await.unwrap();
+    world.events(EVENTS_0, &[some_payload(5)]).await;
+    next.land_available().await.unwrap();
+    world.expect_rows(3).await;
+}
+
 /// What only repeats moves the offset all the same.
 #[tokio::test(flavor = "multi_thread")]
 async fn batch_of_repetitions_commits_its_offsets() {

@@ -25,6 +25,7 @@ pub struct Storage {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     url: Url,
+    is_compressed: bool,
 }
 
 impl Storage {
@@ -36,14 +37,24 @@ impl Storage {
         let url = parse_location(&config.url)?;
         let refused = |error: object_store::Error| Error::Config(format!("storage.url {url}: {error}"));
         let (store, prefix) = object_store::parse_url_opts(&url, config.options.clone()).map_err(refused)?;
-        Ok(Self { store: Arc::from(store), prefix, url })
+        Ok(Self { store: Arc::from(store), prefix, url, is_compressed: true })
     }
 
     /// Uses a store that exists already; `url` names its folder. For simulation and for tests that put faults into the store.
     pub fn with_store(store: Arc<dyn ObjectStore>, url: Url) -> Result<Self> {
         let prefix =
             Path::from_url_path(url.path()).map_err(|error| Error::Config(format!("storage.url {url}: {error}")))?;
-        Ok(Self { store, prefix, url })
+        Ok(Self { store, prefix, url, is_compressed: true })
+    }
+
+    /// Data files are written as they are. For simulation, whose files hold a few rows: making a compressor for each of
+    /// their columns costs more than all the rest.
+    pub fn uncompressed(self) -> Self {
+        Self { is_compressed: false, ..self }
+    }
+
+    pub(crate) fn is_compressed(&self) -> bool {
+        self.is_compressed
     }
 
     /// The store and the URL of `table`'s folder in it, for libraries that open tables themselves.

@@ -163,6 +163,7 @@ impl OpenSightings {
         }
         columns.instance_key.put(row, part.instance_key);
         columns.rows += 1;
+        recent.expect(&sighted);
         self.sighted.push(sighted);
         (stamp, true)
     }

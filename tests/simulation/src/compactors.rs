@@ -1,0 +1,172 @@
+//! The compactor processes of a seed: each is begun again when it has ended, as a supervisor would.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use compactor::{Compactor, Config, Steps, Storage};
+use parking_lot::Mutex;
+use runtime::{Clock, DurationText, Runtime, Shutdown};
+use tokio::time::sleep;
+use url::Url;
+
+use crate::log::{NodeLog, SimulatedLog};
+use crate::node::Node;
+use crate::plan::Ending;
+use crate::store::{Bucket, NodeStore};
+use crate::world::World;
+
+pub const VACUUM_AGE: Duration = Duration::from_secs(600);
+pub const RETENTION: Duration = Duration::from_secs(86_400);
+
+/// Who runs in a slot.
+struct Running {
+    node: Arc<Node>,
+    clock: Clock,
+    shutdown: Shutdown,
+    /// How long nobody runs there if it is killed.
+    down: Duration,
+    /// It has opened the tables.
+    is_at_work: bool,
+}
+
+pub struct Compactors {
+    world: Arc<World>,
+    log: Arc<SimulatedLog>,
+    bucket: Arc<Bucket>,
+    slots: Vec<Mutex<Option<Running>>>,
+    /// By how much the clock of each machine is ahead, microseconds.
+    ahead: Mutex<Vec<i64>>,
+    begun: Mutex<usize>,
+    end: Shutdown,
+}
+
+impl Compactors {
+    pub fn new(world: &Arc<World>, log: &Arc<SimulatedLog>, bucket: &Arc<Bucket>) -> Arc<Self> {
+        Arc::new(Self {
+            world: Arc::clone(world),
+            log: Arc::clone(log),
+            bucket: Arc::clone(bucket),
+            slots: (0..world.plan.compactors).map(|_| Mutex::default()).collect(),
+            ahead: Mutex::new(vec![0; 2]),
+            begun: Mutex::default(),
+            end: Shutdown::new(),
+        })
+    }
+
+    /// Runs all slots until [`Self::end`].
+    pub async fn run(self: &Arc<Self>) {
+        let supervise = |slot| tokio::spawn(Arc::clone(self).supervise(slot));
+        let slots: Vec<_> = (0..self.slots.len()).map(supervise).collect();
+        for slot in slots {
+            slot.await.expect("a compactor panicked");
+        }
+    }
+
+    /// Asks all to finish and stop.
+    pub fn end(&self) {
+        self.end.begin();
+        self.wake_all();
+    }
+
+    async fn supervise(self: Arc<Self>, slot: usize) {
+        while !self.end.has_begun() {
+            let node = Node::new(self.next_name(slot), &self.world);
+            let runtime = Runtime::simulated(self.world.clock.now(), self.world.among(0..u64::MAX));
+            runtime.clock.set_ahead(self.ahead.lock()[slot]);
+            let shutdown = self.end.child();
+            *self.slots[slot].lock() = Some(Running {
+                node: Arc::clone(&node),
+                clock: runtime.clock.clone(),
+                shutdown: shutdown.clone(),
+                down: Duration::ZERO,
+                is_at_work: false,
+            });
+            let ended = node.live(self.work(slot, &node, runtime, &shutdown)).await;
+            let down = self.slots[slot].lock().take().map_or(Duration::ZERO, |running| running.down);
+            match ended {
+                Some(Ok(())) => self.world.note(format_args!("{} has ended", node.name)),
+                Some(Err(error)) => {
+                    self.world.note(format_args!("{} has failed: {error}", node.name));
+                    sleep(Duration::from_secs(1)).await;
+                }
+                None => sleep(down).await,
+            }
+        }
+    }
+
+    fn next_name(&self, slot: usize) -> String {
+        let mut begun = self.begun.lock();
+        *begun += 1;
+        format!("compactor-{slot}-{begun}")
+    }
+
+    async fn work(
+        &self,
+        slot: usize,
+        node: &Arc<Node>,
+        runtime: Runtime,
+        shutdown: &Shutdown,
+    ) -> compactor::Result<()> {
+        let plan = &self.world.plan;
+        let config = Config {
+            commit_interval: DurationText(plan.commit_interval),
+            merge_files_min: plan.merge_files_min,
+            vacuum_age: DurationText(VACUUM_AGE),
+            retention: DurationText(if plan.ending == Ending::Expired { RETENTION } else { Duration::ZERO }),
+            ..Config::default()
+        };
+        let url = Url::parse("memory:///lake").expect("a constant");
+        let storage = Storage::with_store(Arc::new(NodeStore::new(node, &self.bucket)), url)?.uncompressed();
+        let log = NodeLog::new(node, &self.log, &self.bucket);
+        let compactor = Compactor::open_on(storage, &config, log, runtime, Steps::default()).await?;
+        self.with(slot, |running| running.is_at_work = true);
+        let ended = compactor.run(shutdown).await;
+        for stopped in compactor.status().stopped {
+            self.world.note(format_args!("{} had stopped {stopped}", node.name));
+        }
+        ended
+    }
+
+    fn with(&self, slot: usize, action: impl FnOnce(&mut Running)) {
+        if let Some(running) = &mut *self.slots[slot].lock() {
+            action(running);
+        }
+    }
+
+    pub fn kill_after(&self, slot: usize, steps: i64, down: Duration) {
+        self.with(slot, |running| {
+            running.down = down;
+            running.node.kill_after(steps);
+        });
+    }
+
+    pub fn pause(&self, slot: usize) -> Option<Arc<Node>> {
+        let mut paused = None;
+        self.with(slot, |running| {
+            running.node.pause();
+            paused = Some(Arc::clone(&running.node));
+        });
+        paused
+    }
+
+    pub fn restart(&self, slot: usize) {
+        self.with(slot, |running| running.shutdown.begin());
+    }
+
+    pub fn set_clock(&self, machine: usize, ahead: i64) {
+        self.ahead.lock()[machine] = ahead;
+        if machine < self.slots.len() {
+            self.with(machine, |running| running.clock.set_ahead(ahead));
+        }
+    }
+
+    pub fn is_any_at_work(&self) -> bool {
+        self.slots.iter().any(|slot| slot.lock().as_ref().is_some_and(|running| running.is_at_work))
+    }
+
+    pub fn wake_all(&self) {
+        for slot in 0..self.slots.len() {
+            self.with(slot, |running| running.node.wake());
+        }
+    }
+}
