@@ -41,8 +41,10 @@ const API_VERSIONS: [&str; 6] = ["20240415", "20220603", "20210729", "20191212",
 const ALLOWED_METHODS: &str = "OPTIONS, GET, POST, PUT, DELETE, PATCH";
 const ALLOWED_HEADERS: &str = "Accept, Content-Type, Content-Length, Accept-Encoding, Authorization, LD-API-Version, \
                                X-LaunchDarkly-User-Agent, X-HTTP-Method-Override";
-const EXPOSED_HEADERS: &str =
-    "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-Remaining, X-Ratelimit-Reset, Retry-After";
+const EXPOSED_HEADERS: &str = "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-Remaining, X-Ratelimit-Reset, \
+                               Retry-After, X-Tidegate-Index";
+/// Says `rebuilding` where an answer may lack contexts, because a lost index is coming back.
+const INDEX_STATE: HeaderName = HeaderName::from_static("x-tidegate-index");
 
 struct Api {
     indexer: Arc<Indexer>,
@@ -66,7 +68,13 @@ async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
         preflight()
     } else {
         match api.answer(&parts, body).await {
-            Ok(answer) => json(StatusCode::OK, answer),
+            Ok(answer) => {
+                let mut response = json(StatusCode::OK, answer);
+                if api.indexer.is_rebuilding() {
+                    response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static("rebuilding"));
+                }
+                response
+            }
             Err(problem) => problem.into_response(api.indexer.runtime().entropy.uuid(), parts.uri.path()),
         }
     };
