@@ -55,7 +55,7 @@ use runtime::{Runtime, Shutdown, UnixMicros};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
-pub use lookup::{NameWeight, Names, Values};
+pub use lookup::{NameWeight, Names};
 pub use page::{Place, Sort};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 
@@ -65,6 +65,7 @@ pub const LOG_READER: &str = shard::READER;
 pub const TABLE_READER: &str = keep::READER;
 
 use keep::Keeper;
+use lookup::tops::RememberedTops;
 use metrics::Metrics;
 use shard::{Shard, ShardTask, Surroundings};
 use table::StateTable;
@@ -75,6 +76,7 @@ pub struct Indexer {
     /// Taken by `run`.
     tasks: Mutex<Vec<ShardTask>>,
     keeper: Mutex<Option<Keeper>>,
+    tops: RememberedTops,
     config: Config,
     runtime: Runtime,
     metrics: Metrics,
@@ -167,7 +169,7 @@ impl Indexer {
             metrics: metrics.clone(),
         });
         let (tasks, keeper) = (Mutex::new(tasks), Mutex::new(keeper));
-        Ok(Self { shards, tasks, keeper, config, runtime: runtime.clone(), metrics })
+        Ok(Self { shards, tasks, keeper, tops: RememberedTops::default(), config, runtime: runtime.clone(), metrics })
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
