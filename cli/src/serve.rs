@@ -240,6 +240,7 @@ fn api_access(settings: &Settings) -> ApiAccess {
     ApiAccess {
         environments: Environments::new(&settings.environments),
         tokens: settings.api_tokens.iter().map(api_token).collect(),
+        kinds_file: Some(settings.data_dir.join("context-kinds.json")),
         ..ApiAccess::default()
     }
 }

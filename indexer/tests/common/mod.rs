@@ -120,6 +120,7 @@ impl Flow {
             environments: Environments::new(&[configured("shop", "prod"), configured("shop", "test")]),
             tokens: vec![token(WRITER, Role::Writer), token(READER, Role::Reader)],
             generation,
+            kinds_file: None,
         };
         let shutdown = Shutdown::new();
         let running = tokio::spawn({
