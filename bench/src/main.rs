@@ -23,6 +23,7 @@ mod flow;
 mod freshness;
 mod load;
 mod overload;
+mod search;
 mod soak;
 mod storm;
 
@@ -59,6 +60,8 @@ enum Command {
     Soak(soak::SoakArgs),
     /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
     Decode,
+    /// The context index alone: indexing and questions, over generated contexts.
+    Search(search::SearchArgs),
     /// A bare hyper server: reads the body, answers 202.
     #[command(hide = true)]
     Bare { listen: SocketAddr },
@@ -84,6 +87,7 @@ fn main() -> anyhow::Result<()> {
         }
         Command::Bare { listen } => bare::run(listen),
         Command::Durable { listen, data_dir } => durable::run(listen, &data_dir),
+        Command::Search(args) => search::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Storm(args) => storm::run(&args),
     }

@@ -61,8 +61,8 @@ Examples:
   TIDEGATE__COMPACTOR__COMMIT_INTERVAL=5s tidegate serve";
 
 const QUERY_HELP: &str = "\
-Tables: events, dead_letters. Views: evaluations, evaluation_counts, custom_events, migration_ops,
-experiment_exposures, contexts_seen, diagnostics, ledger. `SHOW TABLES` and `DESCRIBE events` tell more.
+Tables: events, dead_letters, context_states. Views: evaluations, evaluation_counts, custom_events, migration_ops,
+experiment_exposures, contexts, contexts_seen, diagnostics, ledger. `SHOW TABLES` and `DESCRIBE events` tell more.
 
 Examples:
   tidegate query 'SELECT kind, count(*) FROM events GROUP BY kind'

@@ -9,6 +9,7 @@
 //! thread, compacts. The latter two stand back when cores are short.
 
 mod banner;
+mod contexts_table;
 mod gauges;
 mod pipeline;
 mod signals;
@@ -32,6 +33,7 @@ use futures::future::BoxFuture;
 use hyper::body::Incoming;
 use indexer::Indexer;
 use indexer::api::ApiAccess;
+use indexer::table::StateTable;
 use ingest::Ingest;
 use runtime::{Runtime, Shutdown};
 use tokio::net::TcpListener;
@@ -158,7 +160,10 @@ impl Pipeline {
             }
         };
         let indexer = match settings.indexer.enabled {
-            true => Some(open_indexer(&settings.data_dir.join("index"), settings, &log, runtime, back).await?),
+            true => {
+                let table = contexts_table::open(settings, runtime, compactor.as_deref()).await?;
+                Some(open_indexer(&settings.data_dir.join("index"), settings, &log, runtime, back, table).await?)
+            }
             false => {
                 log.register(indexer::LOG_READER, Topic::Contexts);
                 None
@@ -222,9 +227,11 @@ async fn open_indexer(
     log: &Arc<EmbeddedLog>,
     runtime: &Runtime,
     back: &Handle,
+    table: Arc<dyn StateTable>,
 ) -> anyhow::Result<Arc<Indexer>> {
     let (dir, config, log, runtime) = (dir.to_owned(), settings.indexer.clone(), log.clone(), runtime.clone());
-    let opened = back.spawn_blocking(move || Indexer::open(&dir, config, log, &runtime)).await?;
+    let open = move || Indexer::open_with_table(&dir, config, log, &runtime, Some(table));
+    let opened = back.spawn_blocking(open).await?;
     Ok(Arc::new(opened.context("opening the index")?))
 }
 
@@ -233,6 +240,7 @@ fn api_access(settings: &Settings) -> ApiAccess {
     ApiAccess {
         environments: Environments::new(&settings.environments),
         tokens: settings.api_tokens.iter().map(api_token).collect(),
+        kinds_file: Some(settings.data_dir.join("context-kinds.json")),
         ..ApiAccess::default()
     }
 }

@@ -16,6 +16,7 @@ pub mod schema;
 
 mod commit;
 mod consume;
+mod contexts;
 mod dedup;
 mod expand;
 #[cfg(test)]
@@ -43,6 +44,7 @@ use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::{Mutex, Notify};
 
 pub use config::{Config, StorageConfig};
+pub use contexts::{ContextBatch, ContextChange, ContextPosition, ContextTable};
 pub use error::{Error, Result};
 pub use status::Status;
 pub use table::store::Storage;

@@ -3,7 +3,7 @@
 use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts};
 use runtime::Telemetry;
 
-/// Counters and gauges. Labels: `table` is one of three names, `topic` one of two.
+/// Counters and gauges. Labels: `table` is one of four names, `topic` one of two.
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub landed_rows: IntCounterVec,

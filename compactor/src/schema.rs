@@ -22,6 +22,7 @@ pub enum ColumnType {
     Date,
     Binary,
     TextMap,
+    TimeMap,
     TextList,
 }
 
@@ -50,7 +51,7 @@ pub struct TableSpec {
     pub key: &'static [&'static str],
 }
 
-use ColumnType::{Binary, Boolean, Date, Double, Int, Long, Text, TextList, TextMap, Timestamp};
+use ColumnType::{Binary, Boolean, Date, Double, Int, Long, Text, TextList, TextMap, TimeMap, Timestamp};
 
 const fn required(name: &'static str, column_type: ColumnType) -> Column {
     Column { name, column_type, nullable: false, partition: false, stats: false, dictionary: true }
@@ -187,6 +188,28 @@ pub static LEDGER: TableSpec = TableSpec {
     key: &["hour", "source_version", "accepted", "landed"],
 };
 
+/// Newest states of contexts, as the index knew them. Rows of a higher `sequence` replace those of the same context in the
+/// same `log_partition` (see `crate::contexts`).
+pub static CONTEXTS: TableSpec = TableSpec {
+    name: "contexts",
+    columns: &[
+        required("log_partition", Int).partition(),
+        required("sequence", Long).partition(),
+        required("project", Text).stats(),
+        required("environment", Text).stats(),
+        required("kind", Text),
+        required("key", Text).stats().plain(),
+        required("anonymous", Boolean),
+        required("last_seen", Timestamp).stats().plain(),
+        optional("attributes_at", Timestamp).plain(),
+        required("applications", TimeMap),
+        required("context", Text).plain(),
+        required("content_hash", Long).plain(),
+    ],
+    sort: &[],
+    key: &["last_seen"],
+};
+
 impl ColumnType {
     pub fn arrow(self) -> DataType {
         match self {
@@ -201,6 +224,11 @@ impl ColumnType {
             // Names as the Parquet format asks for, so that every reader sees a map and a list.
             TextMap => {
                 let entries = vec![Field::new("key", DataType::Utf8, false), Field::new("value", DataType::Utf8, true)];
+                DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entries.into()), false)), false)
+            }
+            TimeMap => {
+                let entries =
+                    vec![Field::new("key", DataType::Utf8, false), Field::new("value", Timestamp.arrow(), false)];
                 DataType::Map(Arc::new(Field::new("key_value", DataType::Struct(entries.into()), false)), false)
             }
             TextList => DataType::List(Arc::new(Field::new("element", DataType::Utf8, true))),
@@ -218,6 +246,9 @@ impl ColumnType {
             Date => json!("date"),
             Binary => json!("binary"),
             TextMap => json!({"type": "map", "keyType": "string", "valueType": "string", "valueContainsNull": true}),
+            TimeMap => {
+                json!({"type": "map", "keyType": "string", "valueType": "timestamp", "valueContainsNull": false})
+            }
             TextList => json!({"type": "array", "elementType": "string", "containsNull": true}),
         }
     }
@@ -270,7 +301,7 @@ mod tests {
     #[test]
     fn tables_match_the_golden_file() {
         let mut text = String::new();
-        for spec in [&EVENTS, &DEAD_LETTERS, &LEDGER] {
+        for spec in [&EVENTS, &DEAD_LETTERS, &LEDGER, &CONTEXTS] {
             text.push_str(&format!("{}: sorted by {:?}, key {:?}\n", spec.name, spec.sort, spec.key));
             for column in spec.columns {
                 let null = if column.nullable { ", null" } else { "" };

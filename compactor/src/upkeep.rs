@@ -19,7 +19,7 @@ use crate::merge::{self, Candidate, MergeSettings};
 use crate::retention::{expire, vacuum};
 use crate::table::Table;
 use crate::table::actions::PartitionValues;
-use crate::table::checkpoint::{COMMITS_PER_CHECKPOINT, checkpoint};
+use crate::table::checkpoint::checkpoint_if_due;
 use crate::{Error, Result, Steps};
 
 /// The ledger follows the tables at this distance.
@@ -99,7 +99,7 @@ impl Upkeep {
         }
         for table in self.tables() {
             while self.merge_once(&table).await? {}
-            self.checkpoint_if_due(&table).await?;
+            checkpoint_if_due(&table).await?;
         }
         if now >= self.retention_due {
             self.retention_due = now + RETENTION_EVERY;
@@ -157,20 +157,6 @@ impl Upkeep {
             let receiving = day.is_none_or(|day| day >= today.as_str());
             merge::plan(&files, receiving, settings).map(|paths| (partition, paths))
         })
-    }
-
-    async fn checkpoint_if_due(&self, table: &Table) -> Result<()> {
-        let (version, last) = {
-            let state = table.state().await;
-            (state.version, state.checkpoint_version)
-        };
-        if version < last + COMMITS_PER_CHECKPOINT {
-            return Ok(());
-        }
-        let written = checkpoint(&table.storage, table.spec.name).await?;
-        table.state().await.checkpoint_version = written.max(version);
-        tracing::debug!(table = table.spec.name, version = written, "checkpoint written");
-        Ok(())
     }
 }
 

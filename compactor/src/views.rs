@@ -11,7 +11,7 @@ use datafusion::prelude::{SessionConfig, SessionContext};
 
 use crate::Result;
 use crate::config::StorageConfig;
-use crate::schema::{DEAD_LETTERS, EVENTS, LEDGER};
+use crate::schema::{CONTEXTS, DEAD_LETTERS, EVENTS, LEDGER};
 use crate::table::checkpoint::open_with_library;
 use crate::table::load;
 use crate::table::store::Storage;
@@ -72,6 +72,12 @@ pub const VIEWS: &[(&str, &str)] = &[
          FROM events WHERE kind IN ('diagnostic-init', 'diagnostic', 'diagnostic-combined')",
     ),
     (
+        "contexts",
+        "SELECT project, environment, kind, key, anonymous, last_seen, attributes_at, applications, context \
+         FROM (SELECT *, row_number() OVER (PARTITION BY log_partition, project, environment, kind, key \
+         ORDER BY sequence DESC) AS newness FROM context_states) WHERE newness = 1",
+    ),
+    (
         "ledger",
         "SELECT project, environment, hour, sum(accepted) AS accepted, sum(landed) AS landed, \
          sum(deduplicated) AS deduplicated, sum(dead_lettered) AS dead_lettered \
@@ -79,7 +85,7 @@ pub const VIEWS: &[(&str, &str)] = &[
     ),
 ];
 
-/// A session with the tables `events`, `dead_letters` and `ledger_entries` as they are now, and all views.
+/// A session with the tables `events`, `dead_letters`, `context_states` and `ledger_entries` as they are now, and all views.
 ///
 /// A table that does not exist yet is there and empty.
 ///
@@ -97,7 +103,12 @@ pub async fn sql_context_on(storage: &Storage) -> Result<SessionContext> {
         .set_bool("datafusion.execution.parquet.pushdown_filters", true)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
     let context = SessionContext::new_with_config(config);
-    for (name, spec) in [("events", &EVENTS), ("dead_letters", &DEAD_LETTERS), ("ledger_entries", &LEDGER)] {
+    for (name, spec) in [
+        ("events", &EVENTS),
+        ("dead_letters", &DEAD_LETTERS),
+        ("context_states", &CONTEXTS),
+        ("ledger_entries", &LEDGER),
+    ] {
         let store = storage.table(spec.name);
         if store.get(&load::commit_path(0)).await?.is_none() && load::load(spec.name, &store).await?.is_none() {
             let empty = RecordBatch::new_empty(spec.table_schema());

@@ -12,8 +12,10 @@ pub mod ids;
 pub mod kinds;
 pub mod limits;
 pub mod schema;
+pub mod state;
 
 pub use batch::{DeadLettersBatch, EventsBatch, LogBatch, SightingsBatch};
 pub use environment::{Environment, EnvironmentConfig, Environments};
 pub use ids::{Offset, OffsetRange, Partition, Topic, TopicId, TopicPartition};
 pub use kinds::{DeadLetterReason, EventKind, Source};
+pub use state::ContextState;

@@ -3,12 +3,13 @@
 //! In: any request under `/api/v2`. Out: JSON, errors too. Paths are split before they are decoded, as keys hold slashes.
 //! Promise: 401 before anything about the data is told; one table turns errors into answers.
 //! Not here: the listener, its time-outs and the rest of its paths.
-//! Source: context-search-api sections 2, 4.1, 4.2, 5 and 7.
+//! Source: context-search-api sections 2, 4.1, 4.2, 5, 7 and 8.
 
 mod access;
 mod answers;
 mod attributes;
 mod contexts;
+mod kinds;
 mod params;
 
 use std::sync::Arc;
@@ -29,6 +30,7 @@ pub use access::{ApiAccess, ApiToken, Generation, Role};
 
 use crate::Indexer;
 use answers::{Problem, json};
+use kinds::KindBook;
 
 /// Largest body of a search: its filter is at most 8 KiB.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -41,18 +43,22 @@ const API_VERSIONS: [&str; 6] = ["20240415", "20220603", "20210729", "20191212",
 const ALLOWED_METHODS: &str = "OPTIONS, GET, POST, PUT, DELETE, PATCH";
 const ALLOWED_HEADERS: &str = "Accept, Content-Type, Content-Length, Accept-Encoding, Authorization, LD-API-Version, \
                                X-LaunchDarkly-User-Agent, X-HTTP-Method-Override";
-const EXPOSED_HEADERS: &str =
-    "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-Remaining, X-Ratelimit-Reset, Retry-After";
+const EXPOSED_HEADERS: &str = "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-Remaining, X-Ratelimit-Reset, \
+                               Retry-After, X-Tidegate-Index";
+/// Says `rebuilding` where an answer may lack contexts, because a lost index is coming back.
+const INDEX_STATE: HeaderName = HeaderName::from_static("x-tidegate-index");
 
 struct Api {
     indexer: Arc<Indexer>,
     access: ApiAccess,
     searches: Semaphore,
+    kinds: KindBook,
 }
 
 /// Answers everything under `/api/v2`.
 pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
-    let api = Arc::new(Api { indexer, access, searches: Semaphore::new(SEARCHES_MAX) });
+    let kinds = KindBook::open(access.kinds_file.clone());
+    let api = Arc::new(Api { indexer, access, searches: Semaphore::new(SEARCHES_MAX), kinds });
     Router::new()
         .route("/api/v2", any(handle))
         .route("/api/v2/", any(handle))
@@ -66,7 +72,13 @@ async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
         preflight()
     } else {
         match api.answer(&parts, body).await {
-            Ok(answer) => json(StatusCode::OK, answer),
+            Ok(answer) => {
+                let mut response = json(StatusCode::OK, answer);
+                if api.indexer.is_rebuilding() {
+                    response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static("rebuilding"));
+                }
+                response
+            }
             Err(problem) => problem.into_response(api.indexer.runtime().entropy.uuid(), parts.uri.path()),
         }
     };
@@ -127,8 +139,18 @@ impl Api {
         }
         let path = parts.uri.path();
         let segments = decoded_segments(path)?;
-        let (project, environment, route) =
-            route_of(&segments).ok_or_else(|| Problem::not_found("there is no such route"))?;
+        let no_route = || Problem::not_found("there is no such route");
+        let query = parts.uri.query().unwrap_or_default();
+        let (project, environment, route) = match target_of(&segments).ok_or_else(no_route)? {
+            Target::Kinds { project } if matches!(method, Method::GET | Method::HEAD) => {
+                return self.context_kinds(project, path, query).await;
+            }
+            Target::Kind { project, key } if method == Method::PUT => {
+                return self.upsert_kind(project, key, &read_body(body).await?);
+            }
+            Target::Kinds { .. } | Target::Kind { .. } => return Err(Problem::method_not_allowed()),
+            Target::Environment { project, environment, route } => (project, environment, route),
+        };
         let environment = self
             .access
             .environments
@@ -137,7 +159,7 @@ impl Api {
         if !route.allows(&method) {
             return Err(Problem::method_not_allowed());
         }
-        let call = Call { environment, path, query: parts.uri.query().unwrap_or_default() };
+        let call = Call { environment, path, query };
         match route {
             Route::Search => {
                 let body = if method == Method::POST { read_body(body).await? } else { Bytes::new() };
@@ -186,9 +208,21 @@ fn decoded_segments(path: &str) -> Result<Vec<String>, Problem> {
         .collect()
 }
 
-fn route_of(segments: &[String]) -> Option<(&str, &str, Route)> {
+/// What a path names.
+enum Target<'a> {
+    Kinds { project: &'a str },
+    Kind { project: &'a str, key: &'a str },
+    Environment { project: &'a str, environment: &'a str, route: Route },
+}
+
+fn target_of(segments: &[String]) -> Option<Target<'_>> {
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let ["projects", project, "environments", environment, rest @ ..] = segments.as_slice() else { return None };
+    let (project, environment, rest) = match segments.as_slice() {
+        ["projects", project, "context-kinds"] => return Some(Target::Kinds { project }),
+        ["projects", project, "context-kinds", key] => return Some(Target::Kind { project, key }),
+        ["projects", project, "environments", environment, rest @ ..] => (project, environment, rest),
+        _ => return None,
+    };
     let route = match rest {
         ["contexts", "search"] => Route::Search,
         ["contexts", kind, key] => Route::Versions { kind: (*kind).to_owned(), key: (*key).to_owned() },
@@ -196,7 +230,7 @@ fn route_of(segments: &[String]) -> Option<(&str, &str, Route)> {
         ["context-attributes", name] => Route::AttributeValues { name: (*name).to_owned() },
         _ => return None,
     };
-    Some((project, environment, route))
+    Some(Target::Environment { project, environment, route })
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Problem> {

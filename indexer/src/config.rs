@@ -22,6 +22,9 @@ pub struct Config {
     pub refresh_interval: DurationText,
     /// Threads of each shard that turn contexts into segments.
     pub writer_threads: u32,
+    /// How often states are written down in the table `contexts`, from which a lost index comes back; the log keeps what
+    /// is not in it yet. Zero: never, and then an index comes back with what the log still holds.
+    pub table_interval: DurationText,
 }
 
 impl Default for Config {
@@ -33,6 +36,7 @@ impl Default for Config {
             memory_budget: ByteSize::mib(128),
             refresh_interval: DurationText::secs(60),
             writer_threads: 1,
+            table_interval: DurationText::secs(60),
         }
     }
 }

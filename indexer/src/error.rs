@@ -24,6 +24,8 @@ pub enum Error {
     Index { action: &'static str, source: TantivyError },
     #[error("the index is damaged: {what}")]
     Damaged { what: String },
+    #[error("{action} failed: {source}")]
+    Table { action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{action} panicked")]
     Panicked { action: &'static str },
     #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
@@ -42,11 +44,11 @@ impl Error {
         move |source| Self::Io { action, path, source }
     }
 
-    /// `Corrupt` while opening means: the index can be thrown away and rebuilt from the log.
+    /// `Corrupt` while opening means: the index can be thrown away and rebuilt.
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Filter(_) => ErrorKind::Reject,
-            Self::NotOpen { .. } => ErrorKind::Retry,
+            Self::NotOpen { .. } | Self::Table { .. } => ErrorKind::Retry,
             Self::TooBroad { .. } => ErrorKind::Overloaded,
             Self::Locked { .. } => ErrorKind::Fatal,
             Self::Damaged { .. } => ErrorKind::Corrupt,

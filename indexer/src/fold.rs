@@ -5,6 +5,7 @@
 //! the key alone, or one whose attribute was held back as private, erases nothing; folding the same rows again changes
 //! nothing. Not here: where records are stored, and when.
 
+use events::Environment;
 use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -18,6 +19,8 @@ use crate::terms::EnvironmentPrefix;
 #[derive(Clone, Copy, Debug)]
 pub struct Sighting<'a> {
     pub environment: EnvironmentPrefix,
+    /// The environment that the prefix stands for.
+    pub names: &'a Environment,
     pub kind: &'a str,
     pub key: &'a str,
     pub anonymous: bool,
@@ -62,6 +65,8 @@ pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextR
 
 fn empty(sighting: &Sighting<'_>) -> ContextRecord {
     ContextRecord {
+        project: (*sighting.names.project).to_owned(),
+        environment: (*sighting.names.key).to_owned(),
         kind: sighting.kind.to_owned(),
         key: sighting.key.to_owned(),
         context: to_raw(&bare_context(sighting)),
@@ -211,14 +216,16 @@ impl SeenLately {
 
 #[cfg(test)]
 mod tests {
-    use events::Environment;
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
 
     use super::*;
 
     fn sighting<'a>(context: Option<&'a str>, seen_at: i64, application: &'a str) -> Sighting<'a> {
-        let environment = EnvironmentPrefix::new(&Environment::new("default", "dev"));
-        Sighting { environment, kind: "user", key: "u", anonymous: false, context, seen_at, application }
+        static NAMES: LazyLock<Environment> = LazyLock::new(|| Environment::new("default", "dev"));
+        let environment = EnvironmentPrefix::new(&NAMES);
+        Sighting { environment, names: &NAMES, kind: "user", key: "u", anonymous: false, context, seen_at, application }
     }
 
     fn folded(sightings: &[Sighting<'_>]) -> ContextRecord {

@@ -42,7 +42,7 @@ use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is begun anew.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Term of documents that are not listed, so that they can be counted out.
 pub const UNLISTED: &[u8] = b"unlisted";
@@ -57,6 +57,9 @@ pub struct Position {
     pub next: i64,
     /// Newest received-at time covered, microseconds.
     pub received_at: i64,
+    /// The states of the table are still being taken over: what is here can be searched, but is not all that was covered.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
 }
 
 /// The fields of the schema.
@@ -160,6 +163,42 @@ impl ShardReader {
         let document: TantivyDocument = searcher.doc(address).map_err(Error::index("read a stored context"))?;
         let bytes = document.get_first(self.fields.record).and_then(|value| value.as_bytes());
         ContextRecord::from_bytes(bytes.unwrap_or_default())
+    }
+
+    /// Where contexts are stored, by identity; in the order in which they lie there.
+    pub fn locate_all<'a>(
+        &self,
+        searcher: &Searcher,
+        identities: impl Iterator<Item = &'a [u8]>,
+    ) -> Result<Vec<(DocAddress, usize)>> {
+        let mut found = Vec::new();
+        for (number, identity) in identities.enumerate() {
+            let address = self.locate(searcher, identity).map_err(Error::index("look up a context"))?;
+            found.extend(address.map(|address| (address, number)));
+        }
+        found.sort_unstable();
+        Ok(found)
+    }
+
+    /// Calls `visit` with every stored state until it says false.
+    pub fn for_each_record(
+        &self,
+        searcher: &Searcher,
+        mut visit: impl FnMut(ContextRecord) -> Result<bool>,
+    ) -> Result<()> {
+        for segment in searcher.segment_readers() {
+            let store = segment
+                .get_store_reader(1)
+                .map_err(|error| Error::Index { action: "open stored contexts", source: error.into() })?;
+            for document in store.iter::<TantivyDocument>(segment.alive_bitset()) {
+                let document = document.map_err(Error::index("read a stored context"))?;
+                let bytes = document.get_first(self.fields.record).and_then(|value| value.as_bytes());
+                if !visit(ContextRecord::from_bytes(bytes.unwrap_or_default())?)? {
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Documents, and how many of them are listed.
@@ -270,6 +309,9 @@ fn open_existing(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
         None if meta.segments.is_empty() => None,
         None => return Err(Error::Damaged { what: "its commit names no offset".into() }),
         Some(payload) => match serde_json::from_str::<Position>(payload) {
+            Ok(position) if position.is_partial => {
+                return Err(Error::Damaged { what: "the rebuild of it was not finished".into() });
+            }
             Ok(position) if position.format == FORMAT => Some(position),
             Ok(position) => {
                 return Err(Error::Damaged { what: format!("it is of format {}, not {FORMAT}", position.format) });

@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! `contexts` topic -> shard: fold -> index -> search <- api
+//!                                    |
+//!                                    +-> keep -> table of states -> shard, when it is made again
 //! ```
 //!
 //! One shard per partition of the topic, each a Tantivy index with its own log offset inside its commits. The log never
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
-//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`.
+//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `keep` and `shard::seed` for what outlives the log.
 //! Must not know: how sightings get into the log, and what else is served on the listener.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -18,6 +20,9 @@ mod metrics;
 mod shard;
 
 mod fold;
+
+mod keep;
+pub mod table;
 
 mod record;
 
@@ -51,21 +56,28 @@ use tokio::task::JoinSet;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
-pub use lookup::{NameWeight, Names, Values};
+pub use lookup::{NameWeight, Names};
 pub use page::{Place, Sort};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 
 /// Name under which the log's retention waits for this stage.
 pub const LOG_READER: &str = shard::READER;
+/// Name under which it waits until states are in the table.
+pub const TABLE_READER: &str = keep::READER;
 
+use keep::Keeper;
+use lookup::tops::RememberedTops;
 use metrics::Metrics;
 use shard::{Shard, ShardTask, Surroundings};
+use table::StateTable;
 
 /// The index of all `contexts` partitions of this process.
 pub struct Indexer {
     shards: Vec<Arc<Shard>>,
     /// Taken by `run`.
     tasks: Mutex<Vec<ShardTask>>,
+    keeper: Mutex<Option<Keeper>>,
+    tops: RememberedTops,
     config: Config,
     runtime: Runtime,
     metrics: Metrics,
@@ -84,6 +96,8 @@ pub struct Status {
     pub last_commit: Option<UnixMicros>,
     /// Newest received-at time that is searchable in every shard that has any.
     pub received_at: Option<UnixMicros>,
+    /// Some shard is being made again: searches lack contexts meanwhile.
+    pub is_rebuilding: bool,
     pub shards: Vec<ShardStatus>,
 }
 
@@ -103,6 +117,7 @@ pub struct ShardStatus {
     pub received_at: Option<UnixMicros>,
     /// Times it was begun anew since the start.
     pub rebuilds: u64,
+    pub is_rebuilding: bool,
 }
 
 impl Indexer {
@@ -112,12 +127,33 @@ impl Indexer {
     /// # Errors
     /// `Locked` if another process writes there; `Io` and `Index` if the directory cannot be used.
     pub fn open(dir: &Path, config: Config, log: Arc<dyn LogReader>, runtime: &Runtime) -> Result<Self> {
+        Self::open_with_table(dir, config, log, runtime, None)
+    }
+
+    /// [`Self::open`] with a table that keeps the states: a shard that is lost comes back from it and from the log.
+    pub fn open_with_table(
+        dir: &Path,
+        config: Config,
+        log: Arc<dyn LogReader>,
+        runtime: &Runtime,
+        table: Option<Arc<dyn StateTable>>,
+    ) -> Result<Self> {
+        let table = table.filter(|_| !config.table_interval.get().is_zero());
         let partitions = log.partitions(Topic::Contexts);
         log.register(shard::READER, Topic::Contexts);
         let metrics = Metrics::new(&runtime.telemetry);
         let budget = config.shard_budget(partitions);
-        let surroundings =
-            Surroundings { log, runtime: runtime.clone(), config: config.clone(), budget, metrics: metrics.clone() };
+        if table.is_some() {
+            log.register(keep::READER, Topic::Contexts);
+        }
+        let surroundings = Surroundings {
+            log: Arc::clone(&log),
+            runtime: runtime.clone(),
+            config: config.clone(),
+            budget,
+            metrics: metrics.clone(),
+            table: table.clone(),
+        };
         let mut shards = Vec::with_capacity(partitions as usize);
         let mut tasks = Vec::with_capacity(partitions as usize);
         for partition in 0..partitions {
@@ -125,7 +161,16 @@ impl Indexer {
             tasks.push(ShardTask::open(Arc::clone(&shard), surroundings.clone())?);
             shards.push(shard);
         }
-        Ok(Self { shards, tasks: Mutex::new(tasks), config, runtime: runtime.clone(), metrics })
+        let keeper = table.map(|table| Keeper {
+            shards: shards.clone(),
+            table,
+            log,
+            runtime: runtime.clone(),
+            interval: config.table_interval.get(),
+            metrics: metrics.clone(),
+        });
+        let (tasks, keeper) = (Mutex::new(tasks), Mutex::new(keeper));
+        Ok(Self { shards, tasks, keeper, tops: RememberedTops::default(), config, runtime: runtime.clone(), metrics })
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -137,11 +182,19 @@ impl Indexer {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         // Who drops this future ends the shards with it, and so frees their locks.
         let mut running: JoinSet<()> = tasks.into_iter().map(|task| task.run(shutdown.clone())).collect();
+        if let Some(keeper) = self.keeper.lock().take() {
+            running.spawn(keeper.run(shutdown.clone()));
+        }
         while let Some(ended) = running.join_next().await {
             if let Err(error) = ended {
                 tracing::error!(%error, "a shard of the index stopped");
             }
         }
+    }
+
+    /// Whether some shard is being made again, so that searches lack contexts.
+    pub fn is_rebuilding(&self) -> bool {
+        self.shards.iter().any(|shard| shard.progress.lock().is_rebuilding)
     }
 
     /// Counts documents and files: for telemetry and pages, not for every request.
@@ -154,6 +207,7 @@ impl Indexer {
             lag_seconds: shards.iter().map(|shard| shard.lag_seconds).fold(0.0, f64::max),
             last_commit: shards.iter().filter_map(|shard| shard.last_commit).max(),
             received_at: shards.iter().filter_map(|shard| shard.received_at).max(),
+            is_rebuilding: shards.iter().any(|shard| shard.is_rebuilding),
             shards,
         }
     }
@@ -173,6 +227,7 @@ impl Indexer {
             last_commit: progress.last_commit,
             received_at: progress.received_at,
             rebuilds: progress.rebuilds,
+            is_rebuilding: progress.is_rebuilding,
         }
     }
 }

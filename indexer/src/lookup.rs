@@ -1,22 +1,23 @@
 //! Attribute names and values for autocomplete: ranges of the term dictionary, counted over living documents.
 //!
-//! In: environment, kinds, what was typed. Out: names with weights, values with weights, of one shard; `Tally` adds shards.
+//! In: environment, kinds, what was typed. Out: kinds and names with weights; values are in `values`.
 //! A term outlives the documents that had it until its segment merges, so a term counts only as far as a living document
 //! has it. Long posting lists are counted by sample: a weight may be an estimate, a listed name or value is never dead.
 
+pub mod tops;
+pub mod values;
+
 use hashbrown::HashMap;
-use serde_json::Value;
 use tantivy::postings::TermInfo;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{InvertedIndexReader, Searcher, SegmentReader};
 
-use crate::attribute::AttributePath;
 use crate::filter::fold_case;
 use crate::scan::{Accept, Scan};
-use crate::terms::{EnvironmentPrefix, Tag, exists, family, read_text, read_value, text_end};
+use crate::terms::{EnvironmentPrefix, exists, family, read_text};
 
-/// Terms that one look-up reads at most in one shard, so that a keystroke stays quick.
-pub const TERMS_READ_MAX: usize = 50_000;
+/// Terms that one look-up of kinds or names reads at most in one segment, so that a keystroke stays quick.
+const TERMS_READ_MAX: usize = 50_000;
 /// Documents of one posting list that are looked at; beyond, the share of living ones is taken from these.
 const SAMPLE_MAX: u64 = 20_000;
 
@@ -29,9 +30,6 @@ pub struct NameWeight {
 
 /// Names by (kind, pointer).
 pub type Names = HashMap<(String, String), NameWeight>;
-
-/// Weights of values by kind, and by what is behind the pointer in their terms, which [`value_of`] reads.
-pub type Values = HashMap<String, HashMap<Vec<u8>, u64>>;
 
 /// The kinds that have listed contexts in the environment, added to `kinds`.
 pub fn kinds(
@@ -106,82 +104,6 @@ fn read_exists(bytes: &[u8]) -> Option<(String, String, u8)> {
 fn has_name_prefix(pointer: &str, folded_prefix: &str) -> bool {
     let folded = fold_case(pointer);
     folded.starts_with(folded_prefix) || folded.strip_prefix('/').is_some_and(|name| name.starts_with(folded_prefix))
-}
-
-/// Scalar values of the attribute in contexts of `kinds` whose text begins with all of `prefixes`.
-pub fn values(
-    searcher: &Searcher,
-    terms: Field,
-    environment: EnvironmentPrefix,
-    kinds: &[String],
-    path: &AttributePath,
-    prefixes: &[String],
-    values: &mut Values,
-) -> tantivy::Result<()> {
-    let longest = prefixes.iter().max_by_key(|prefix| prefix.len()).map_or("", String::as_str);
-    // What the range itself ensures needs no second look.
-    let others: Vec<String> =
-        prefixes.iter().filter(|prefix| *prefix != longest).map(|prefix| fold_case(prefix)).collect();
-    let pointer = path.pointer();
-    for kind in kinds {
-        let after_pointer = environment.attribute(family::VALUE, kind, &pointer).0.len();
-        let (start, was_cut) = environment.value_prefix(kind, &pointer, longest);
-        if was_cut {
-            continue;
-        }
-        let mut of_kind = values.remove(kind).unwrap_or_default();
-        for segment in searcher.segment_readers() {
-            let index = segment.inverted_index(terms)?;
-            let mut reads = 0;
-            Scan::prefix(start.clone(), Accept::All).for_each(&index, |term, info| {
-                reads += 1;
-                if let Some(key) = value_key(&term[after_pointer..])
-                    && (others.is_empty() || has_prefixes(&key, &others))
-                {
-                    let weight = living(segment, &index, info)?;
-                    if weight > 0 {
-                        *of_kind.entry(key).or_default() += weight;
-                    }
-                }
-                Ok(reads < TERMS_READ_MAX)
-            })?;
-        }
-        if !of_kind.is_empty() {
-            values.insert(kind.clone(), of_kind);
-        }
-    }
-    Ok(())
-}
-
-/// The end of a value term, the same whether the value is whole or an element; None if it cannot be read back.
-fn value_key(bytes: &[u8]) -> Option<Vec<u8>> {
-    let tag_at = text_end(bytes)?;
-    let tag = Tag(*bytes.get(tag_at)?).of_type();
-    if tag == Tag::LONG_TEXT {
-        return None;
-    }
-    let mut key = bytes.to_vec();
-    key[tag_at] = tag.0;
-    Some(key)
-}
-
-/// The value that a key of [`Values`] stands for.
-pub fn value_of(key: &[u8]) -> Option<Value> {
-    read_value(key)?.1
-}
-
-fn has_prefixes(key: &[u8], folded: &[String]) -> bool {
-    let Some(value) = value_of(key) else { return false };
-    let text = fold_case(&value_text(&value));
-    folded.iter().all(|prefix| text.starts_with(prefix))
-}
-
-/// The text of a scalar, as look-ups compare and order it.
-pub fn value_text(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    }
 }
 
 fn has_living(segment: &SegmentReader, index: &InvertedIndexReader, info: &TermInfo) -> tantivy::Result<bool> {

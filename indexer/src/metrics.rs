@@ -14,6 +14,7 @@ pub struct Metrics {
     pub corrupt_records: IntCounter,
     pub unreadable_contexts: IntCounter,
     pub rebuilds: IntCounter,
+    pub table_states: IntCounter,
     pub search_seconds: Histogram,
     pub lookup_seconds: Histogram,
 }
@@ -43,7 +44,8 @@ impl Metrics {
                 "tidegate_index_unreadable_contexts_total",
                 "Sightings whose attributes could not be read or are too long.",
             ),
-            rebuilds: counter("tidegate_index_rebuilds_total", "Shards begun anew from the log."),
+            rebuilds: counter("tidegate_index_rebuilds_total", "Shards begun anew."),
+            table_states: counter("tidegate_index_table_states_total", "States of contexts written to the table."),
             search_seconds: seconds("tidegate_search_seconds", "Time of one context search."),
             lookup_seconds: seconds(
                 "tidegate_attribute_lookup_seconds",

@@ -15,7 +15,7 @@ use tantivy::schema::{Field as IndexField, IndexRecordOption};
 
 use crate::filter::evaluate::{context_id, forgiven_edits};
 use crate::filter::{Expr, Field, Filter, Predicate, Scope, Test};
-use crate::scan::{Accept, NearWordQuery, Scan, UnionQuery, prefix_end};
+use crate::scan::{Accept, NearWordQuery, Scan, UnionQuery};
 use crate::terms::{EnvironmentPrefix, WORD_BYTES_MAX, exists, family};
 
 /// A query for one shard.
@@ -80,6 +80,10 @@ impl Compiler<'_> {
 
     fn terms(&self, terms: impl IntoIterator<Item = Vec<u8>>) -> Boxed {
         self.union(terms.into_iter().collect(), Vec::new())
+    }
+
+    fn ranges(&self, ranges: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Boxed {
+        self.union(Vec::new(), ranges.map(|(from, to)| Scan { from, to: Some(to), accept: Accept::All }).collect())
     }
 
     fn listed(&self) -> Boxed {
@@ -241,29 +245,12 @@ impl Compiler<'_> {
                 self.is_exact &= !is_cut;
                 self.union(Vec::new(), scans)
             }
-            Test::Before(limit) => self.union(
-                Vec::new(),
-                kinds
-                    .iter()
-                    .map(|kind| Scan {
-                        from: environment.attribute(family::TIME, kind, pointer).0,
-                        // The limit itself is included, and no term is longer.
-                        to: Some([environment.time(kind, pointer, *limit).as_slice(), &[0]].concat()),
-                        accept: Accept::All,
-                    })
-                    .collect(),
-            ),
-            Test::After(limit) => self.union(
-                Vec::new(),
-                kinds
-                    .iter()
-                    .map(|kind| Scan {
-                        from: environment.time(kind, pointer, *limit),
-                        to: prefix_end(&environment.attribute(family::TIME, kind, pointer).0),
-                        accept: Accept::All,
-                    })
-                    .collect(),
-            ),
+            Test::Before(limit) => {
+                self.ranges(kinds.iter().flat_map(|kind| environment.times_until(kind, pointer, *limit)))
+            }
+            Test::After(limit) => {
+                self.ranges(kinds.iter().flat_map(|kind| environment.times_from(kind, pointer, *limit)))
+            }
             Test::Words(_) => Box::new(EmptyQuery),
         }
     }

@@ -3,6 +3,7 @@
 //! Stored as JSON in the document: `kind`, `key`, the context's own JSON kept as text so that an answer can pass it on
 //! without parsing, and the times by which states are ordered.
 
+use events::ContextState;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -15,6 +16,9 @@ pub const APPLICATIONS_MAX: usize = 16;
 /// The newest state of a context.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ContextRecord {
+    /// Keys of project and environment: terms hold only their hash, and whoever reads the stored state alone needs both.
+    pub project: String,
+    pub environment: String,
     pub kind: String,
     pub key: String,
     /// `kind`, `key`, attributes and `_meta.redactedAttributes` as JSON.
@@ -51,6 +55,46 @@ impl ContextRecord {
     /// Memory held, about.
     pub fn bytes(&self) -> usize {
         let applications: usize = self.applications.iter().map(|(name, _)| name.len() + 32).sum();
-        256 + self.kind.len() + 2 * self.key.len() + self.context.get().len() + applications
+        let names = self.project.len() + self.environment.len() + self.kind.len() + 2 * self.key.len();
+        256 + names + self.context.get().len() + applications
+    }
+}
+
+impl From<ContextRecord> for ContextState {
+    fn from(record: ContextRecord) -> Self {
+        Self {
+            project: record.project,
+            environment: record.environment,
+            kind: record.kind,
+            key: record.key,
+            anonymous: record.anonymous,
+            last_seen: record.last_seen,
+            attributes_at: (record.attributes_at > i64::MIN).then_some(record.attributes_at),
+            content: record.content,
+            applications: record.applications,
+            context: Box::<str>::from(record.context).into(),
+        }
+    }
+}
+
+impl TryFrom<ContextState> for ContextRecord {
+    type Error = Error;
+
+    /// # Errors
+    /// `Damaged` if the context is no JSON.
+    fn try_from(state: ContextState) -> Result<Self> {
+        let unreadable = |error| Error::Damaged { what: format!("context of a table does not read: {error}") };
+        Ok(Self {
+            context: RawValue::from_string(state.context).map_err(unreadable)?,
+            project: state.project,
+            environment: state.environment,
+            kind: state.kind,
+            key: state.key,
+            anonymous: state.anonymous,
+            last_seen: state.last_seen,
+            attributes_at: state.attributes_at.unwrap_or(i64::MIN),
+            content: state.content,
+            applications: state.applications,
+        })
     }
 }

@@ -5,12 +5,13 @@
 use std::sync::{Arc, LazyLock};
 
 use levenshtein_automata::{DFA, Distance, LevenshteinAutomatonBuilder, SINK_STATE};
+use tantivy::postings::BlockSegmentPostings;
 use tantivy::query::{AutomatonWeight, BitSetDocSet, ConstScorer, EnableScoring, Explanation, Query, Scorer, Weight};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, DocSet, InvertedIndexReader, Score, SegmentReader, TantivyError, Term};
 use tantivy_fst::Automaton;
 
-use crate::terms::{Tag, read_text};
+use crate::terms::{Tag, after_text};
 
 /// Which terms of a range count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +28,8 @@ impl Accept {
         match self {
             Self::All => true,
             Self::Except(other) => term != other,
-            Self::WholeText(start) => read_text(&term[*start..])
-                .and_then(|(_, rest)| rest.first())
+            Self::WholeText(start) => after_text(&term[*start..])
+                .and_then(|rest| rest.first())
                 .is_some_and(|tag| matches!(Tag(*tag), Tag::TEXT | Tag::LONG_TEXT)),
         }
     }
@@ -96,14 +97,15 @@ impl Weight for UnionQuery {
     fn scorer(&self, segment: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let index = segment.inverted_index(self.field)?;
         let mut documents = BitSet::with_max_value(segment.max_doc());
+        let mut postings = None;
         for term in self.terms.iter() {
             if let Some(term_info) = index.get_term_info(&Term::from_field_bytes(self.field, term))? {
-                insert_postings(&index, &term_info, &mut documents)?;
+                insert_postings(&index, &term_info, &mut postings, &mut documents)?;
             }
         }
         for scan in self.scans.iter() {
             scan.for_each(&index, |_, term_info| {
-                insert_postings(&index, term_info, &mut documents)?;
+                insert_postings(&index, term_info, &mut postings, &mut documents)?;
                 Ok(true)
             })?;
         }
@@ -122,9 +124,15 @@ impl Weight for UnionQuery {
 fn insert_postings(
     index: &InvertedIndexReader,
     term_info: &tantivy::postings::TermInfo,
+    reused: &mut Option<BlockSegmentPostings>,
     documents: &mut BitSet,
 ) -> tantivy::Result<()> {
-    let mut postings = index.read_block_postings_from_terminfo(term_info, IndexRecordOption::Basic)?;
+    // Opening a posting list costs more than reading one of a few documents, and a range may have 100,000 of them.
+    match reused {
+        Some(postings) => index.reset_block_postings_from_terminfo(term_info, postings)?,
+        None => *reused = Some(index.read_block_postings_from_terminfo(term_info, IndexRecordOption::Basic)?),
+    }
+    let Some(postings) = reused else { return Ok(()) };
     while !postings.docs().is_empty() {
         for document in postings.docs() {
             documents.insert(*document);

@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use events::Environment;
 use runtime::UnixMicros;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::attribute::AttributePath;
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, Scope};
 use crate::index::order_bytes;
-use crate::lookup::{self, Names, Values};
+use crate::lookup::values::{Tally, Wanted};
+use crate::lookup::{self, Names};
 use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort};
 use crate::query::compile;
 use crate::record::ContextRecord;
@@ -168,37 +170,56 @@ impl Indexer {
         Ok(names)
     }
 
-    /// Values of an attribute in contexts of `kind` or of all kinds, whose text begins with all of `prefixes`.
+    /// The values of an attribute that most contexts of `kind`, or of each kind, have; their text begins with all of
+    /// `prefixes`. At most `limit` per kind, by weight and then by text. Kinds without a value are left out.
     pub fn attribute_values(
         &self,
         environment: &Environment,
         kind: Option<&str>,
         path: &AttributePath,
         prefixes: &[String],
-    ) -> Result<Values> {
+        limit: usize,
+    ) -> Result<Vec<(String, Vec<(Value, u64)>)>> {
         let _timer = self.metrics.lookup_seconds.start_timer();
         let environment = EnvironmentPrefix::new(environment);
         let kinds = match kind {
             Some(kind) => vec![kind.to_owned()],
             None => self.kinds(environment)?,
         };
-        let mut values = Values::new();
-        for shard in &self.shards {
+        let pointer = path.pointer();
+        let mut found = Vec::new();
+        for kind in kinds {
+            let wanted = Wanted { environment, kind: &kind, pointer: &pointer, prefixes, limit };
+            let values = self.values_of_kind(wanted)?;
+            if !values.is_empty() {
+                found.push((kind, values));
+            }
+        }
+        Ok(found)
+    }
+
+    fn values_of_kind(&self, wanted: Wanted<'_>) -> Result<Vec<(Value, u64)>> {
+        let failed = || Error::index("look up attribute values");
+        let mut tally = Tally::new(wanted);
+        let mut searchers = Vec::with_capacity(self.shards.len());
+        for (number, shard) in self.shards.iter().enumerate() {
             shard.guarded("a look-up of values", || {
                 let reader = shard.reader()?;
-                lookup::values(
-                    &reader.searcher(),
-                    reader.fields().terms,
-                    environment,
-                    &kinds,
-                    path,
-                    prefixes,
-                    &mut values,
-                )
-                .map_err(Error::index("look up attribute values"))
+                let searcher = reader.searcher();
+                tally.add(number, &searcher, reader.fields().terms, &self.tops).map_err(failed())?;
+                searchers.push((searcher, reader.fields().terms));
+                Ok(())
             })?;
         }
-        Ok(values)
+        let candidates = tally.candidates();
+        if !candidates.is_empty() {
+            for (number, (shard, (searcher, terms))) in self.shards.iter().zip(&searchers).enumerate() {
+                shard.guarded("a look-up of values", || {
+                    tally.complete(&candidates, number, searcher, *terms).map_err(failed())
+                })?;
+            }
+        }
+        Ok(tally.values())
     }
 
     /// Kinds with listed contexts in the environment, sorted.

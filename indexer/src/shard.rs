@@ -3,10 +3,12 @@
 //! In: records of one `contexts` partition. Out: commits of its index, and the offset up to which the log may forget.
 //! Promise: reading starts where the index itself says it stopped, so that a crash between any two steps repeats rows
 //! but skips none, and repeated rows fold to the same state. A shard whose directory is gone, foreign or damaged begins
-//! anew from the start of the log; nothing else in the process notices but searches, which lack its contexts meanwhile.
-//! Seam: a snapshot would be fetched in `open_shard` before an empty directory is filled from the log.
+//! anew from the table of states (`seed`) and from the log; nothing else in the process notices but searches, which lack
+//! its contexts meanwhile.
+//! Seam: a snapshot would be fetched in `open_shard` before an empty directory is filled.
 
 mod open_writer;
+mod seed;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -23,6 +25,7 @@ use tokio::sync::Notify;
 use crate::config::{Config, ShardBudget};
 use crate::index::{self, OpenedShard, ShardReader, ShardWriter};
 use crate::metrics::Metrics;
+use crate::table::StateTable;
 use crate::{Error, Result};
 use open_writer::OpenWriter;
 
@@ -51,6 +54,8 @@ pub struct Progress {
     /// Newest received-at time covered by a commit.
     pub received_at: Option<UnixMicros>,
     pub rebuilds: u64,
+    /// The states of the table are being taken over: what can be searched is not all that was covered before.
+    pub is_rebuilding: bool,
 }
 
 /// What searches see of a shard.
@@ -88,6 +93,12 @@ impl Shard {
         self.reader.read().clone().ok_or(Error::NotOpen { partition: self.partition })
     }
 
+    /// The first offset that is not covered, and a reader that covers all before it; None while that is not so.
+    pub fn whole(&self) -> Option<(i64, ShardReader)> {
+        let progress = self.progress.lock();
+        if progress.is_rebuilding { None } else { Some((progress.next, self.reader().ok()?)) }
+    }
+
     /// Runs a read of the index. Damage shows as an error or as a panic of Tantivy; so may a mistake of ours, which a
     /// client could repeat at will: hence it only makes the task check the files, and these decide.
     pub fn guarded<T>(&self, action: &'static str, read: impl FnOnce() -> Result<T>) -> Result<T> {
@@ -108,6 +119,8 @@ pub struct Surroundings {
     pub config: Config,
     pub budget: ShardBudget,
     pub metrics: Metrics,
+    /// From which an index that is begun anew takes what the log no longer holds.
+    pub table: Option<Arc<dyn StateTable>>,
 }
 
 /// The writing side of a shard.
@@ -117,6 +130,8 @@ pub struct ShardTask {
     open: Option<OpenWriter>,
     /// Failures since the last success: only the first is told as an error.
     failures: u64,
+    /// The shard is new: it takes over what the table holds before it reads the log.
+    needs_seed: bool,
 }
 
 impl ShardTask {
@@ -125,7 +140,7 @@ impl ShardTask {
     /// # Errors
     /// As [`index::open`].
     pub fn open(shard: Arc<Shard>, surroundings: Surroundings) -> Result<Self> {
-        let mut task = Self { shard, surroundings, open: None, failures: 0 };
+        let mut task = Self { shard, surroundings, open: None, failures: 0, needs_seed: false };
         task.open_shard()?;
         Ok(task)
     }
@@ -138,13 +153,15 @@ impl ShardTask {
         let OpenedShard { writer, position, discarded } = index::open(&self.shard.path, self.surroundings.budget)?;
         let partition = self.shard.partition;
         if let Some(reason) = discarded {
-            tracing::warn!(partition, reason, "index begun anew from the log");
+            tracing::warn!(partition, reason, "index begun anew");
             self.note_rebuild();
         }
         let topic_id = self.surroundings.log.topic_id(Topic::Contexts).to_string();
         let mut progress = self.shard.progress.lock();
         let mut next = None;
         let mut received_at = i64::MIN;
+        self.needs_seed = position.is_none() && self.surroundings.table.is_some();
+        progress.is_rebuilding = self.needs_seed;
         if let Some(position) = position {
             received_at = position.received_at;
             if position.topic_id == topic_id {
@@ -196,6 +213,11 @@ impl ShardTask {
         if self.open.is_none() {
             self.open_shard()?;
         }
+        if self.needs_seed
+            && let Some(table) = self.surroundings.table.clone()
+        {
+            return self.seed(table.as_ref(), shutdown).await;
+        }
         let (next, wait) = match self.open.as_ref().map(|open| (open.next, open.wait_max(&self.surroundings.config))) {
             Some((Some(next), wait)) => (next, wait),
             Some((None, wait)) => (self.surroundings.log.bounds(self.topic_partition()).await?.start.0, wait),
@@ -220,8 +242,11 @@ impl ShardTask {
             Err(error) => return Err(error.into()),
         };
         let is_idle = fetched.is_empty();
-        if let Some(first) = fetched.first() {
-            self.shard.progress.lock().waiting_since.get_or_insert(first.appended_at);
+        if let (Some(first), Some(last)) = (fetched.first(), fetched.last()) {
+            // Before the work: a shard that cannot commit must not look caught up.
+            let mut progress = self.shard.progress.lock();
+            progress.waiting_since.get_or_insert(first.appended_at);
+            progress.end = progress.end.max(last.offset.0 + 1);
         }
         self.blocking(move |open, surroundings| {
             if is_idle && !open.writer.is_in_place() {
@@ -304,7 +329,7 @@ impl ShardTask {
         // Frees the lock; what was folded and not committed is read again.
         self.open = None;
         if matches!(error, Error::Damaged { .. }) {
-            tracing::warn!(partition, %error, "index begun anew from the log");
+            tracing::warn!(partition, %error, "index begun anew");
             *self.shard.reader.write() = None;
             self.note_rebuild();
             match index::discard(&self.shard.path).and_then(|()| self.open_shard()) {

@@ -13,6 +13,7 @@
 //! | `v` | kind, pointer, text in lower case, tag, text as it stood if different | scalar value, or element of an array |
 //! | `w` | kind, pointer, `W` or `E`, hash | array or object, whole or as an element |
 //! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time |
+//! | `D` | kind, pointer, level, 8 sortable bytes | the same, of the span of 2^level seconds that holds the time |
 //! | `a` | application | some version is of this application |
 //! | `q` | word | the key or some text attribute has this word |
 //!
@@ -51,9 +52,14 @@ pub mod family {
     pub const VALUE: u8 = b'v';
     pub const WHOLE: u8 = b'w';
     pub const TIME: u8 = b'd';
+    pub const TIME_SPAN: u8 = b'D';
     pub const APPLICATION: u8 = b'a';
     pub const WORD: u8 = b'q';
 }
+
+/// Spans of time that have terms of their own, as powers of two of a second: 4.5 hours and 48 days. A range of times is
+/// then a few hundred terms, however many times there are in it.
+const SPAN_LEVELS: [u32; 2] = [14, 22];
 
 /// How an attribute exists.
 pub mod exists {
@@ -192,6 +198,47 @@ impl EnvironmentPrefix {
         term
     }
 
+    /// The terms of the spans that hold `time`.
+    pub fn time_spans(&self, kind: &str, pointer: &str, time: FilterTime) -> [Vec<u8>; 2] {
+        SPAN_LEVELS.map(|level| self.time_span(kind, pointer, level, time.seconds >> level))
+    }
+
+    fn time_span(&self, kind: &str, pointer: &str, level: u32, number: i64) -> Vec<u8> {
+        let mut term = self.attribute(family::TIME_SPAN, kind, pointer).0;
+        term.push(level as u8);
+        term.extend_from_slice(&((number as u64) ^ (1 << 63)).to_be_bytes());
+        term
+    }
+
+    /// Ranges of terms, the end of each exclusive, that together are all times up to and with `limit`.
+    pub fn times_until(&self, kind: &str, pointer: &str, limit: FilterTime) -> [(Vec<u8>, Vec<u8>); 3] {
+        let [small, large] = SPAN_LEVELS;
+        let (span, wide) = (limit.seconds >> small, limit.seconds >> large);
+        let at = |level, number| self.time_span(kind, pointer, level, number);
+        let begin = FilterTime { seconds: span << small, nanos: 0 };
+        // The limit itself is included, and no term is longer.
+        let end = [self.time(kind, pointer, limit).as_slice(), &[0]].concat();
+        [
+            (at(large, i64::MIN), at(large, wide)),
+            (at(small, wide << (large - small)), at(small, span)),
+            (self.time(kind, pointer, begin), end),
+        ]
+    }
+
+    /// Ranges of terms, the end of each exclusive, that together are all times from `limit` on.
+    pub fn times_from(&self, kind: &str, pointer: &str, limit: FilterTime) -> [(Vec<u8>, Vec<u8>); 3] {
+        let [small, large] = SPAN_LEVELS;
+        let (span, wide) = (limit.seconds >> small, limit.seconds >> large);
+        let at = |level, number| self.time_span(kind, pointer, level, number);
+        // Seconds come from milliseconds or from dates of four digits, so one span more is no overflow.
+        let end = FilterTime { seconds: (span + 1) << small, nanos: 0 };
+        [
+            (self.time(kind, pointer, limit), self.time(kind, pointer, end)),
+            (at(small, span + 1), at(small, (wide + 1) << (large - small))),
+            (at(large, wide + 1), at(large, i64::MAX)),
+        ]
+    }
+
     pub fn word(&self, word: &str) -> Vec<u8> {
         self.family(family::WORD).open_text(cut_at(word, WORD_BYTES_MAX)).0
     }
@@ -248,6 +295,20 @@ pub fn read_text(bytes: &[u8]) -> Option<(Option<String>, &[u8])> {
                 text.push(*byte);
                 at += 1;
             }
+        }
+    }
+}
+
+/// What follows the text at the front, whether that was cut or not. Reads nothing, so it serves long ranges.
+pub fn after_text(bytes: &[u8]) -> Option<&[u8]> {
+    let mut at = 0;
+    loop {
+        at += bytes[at..].iter().position(|byte| *byte == 0)?;
+        match bytes.get(at + 1)? {
+            0xFF => at += 2,
+            1 => return bytes.get(at + 2..),
+            2 => return bytes.get(at + 2 + 16 + 2..),
+            _ => return None,
         }
     }
 }
@@ -318,6 +379,7 @@ pub fn of_context<'a>(
             }
             if let Some(time) = FilterTime::read(element) {
                 add(environment.time(kind, pointer, time));
+                environment.time_spans(kind, pointer, time).into_iter().for_each(&mut add);
             }
         }
     });
@@ -350,6 +412,8 @@ mod tests {
                 let (tag, read) = read_value(term.strip_prefix(start.as_slice()).unwrap()).unwrap();
                 assert_eq!(read.as_ref(), Some(&value));
                 assert_eq!(tag.is_element(), is_element);
+                let text = term.strip_prefix(start.as_slice()).unwrap();
+                assert_eq!(after_text(text).map(|rest| rest[0]), Some(tag.0));
             }
         }
     }
@@ -361,6 +425,8 @@ mod tests {
         assert_ne!(long("a"), long("b"));
         assert_eq!(long("a"), long("a"));
         assert!(long("a").len() < 400);
+        let text_at = prefix().attribute(family::VALUE, "user", "/a").0.len();
+        assert_eq!(after_text(&long("a")[text_at..]).map(|rest| rest[0]), Some(Tag::LONG_TEXT.0));
         assert_eq!(read_value(&long("a")[prefix().attribute(family::VALUE, "user", "/a").0.len()..]).unwrap().1, None);
     }
 
@@ -380,6 +446,26 @@ mod tests {
     }
 
     proptest! {
+        /// A time lies in exactly one of the ranges around a limit, or in both if it is the limit.
+        #[test]
+        fn ranges_of_times_end_at_their_limit(
+            limit in prop_oneof![-9_000_000_000_000_000_i64..9_000_000_000_000_000, -100_000_000_i64..100_000_000],
+            distance in prop_oneof![-3_i64..4, -40_000_i64..40_000, -20_000_000_i64..20_000_000, -90_000_000_000_i64..90_000_000_000],
+            nanos in prop::sample::select(vec![0_u32, 1, 999_999_999]),
+            other_nanos in prop::sample::select(vec![0_u32, 1, 999_999_999]),
+        ) {
+            let limit = FilterTime { seconds: limit, nanos };
+            let time = FilterTime { seconds: limit.seconds + distance, nanos: other_nanos };
+            let [small, large] = prefix().time_spans("user", "/a", time);
+            let terms = [prefix().time("user", "/a", time), small, large];
+            let hits = |ranges: [(Vec<u8>, Vec<u8>); 3]| {
+                let is_within = |(from, to): &(Vec<u8>, Vec<u8>)| terms.iter().filter(|term| *term >= from && *term < to).count();
+                ranges.iter().map(is_within).sum::<usize>()
+            };
+            prop_assert_eq!(hits(prefix().times_until("user", "/a", limit)), usize::from(time <= limit));
+            prop_assert_eq!(hits(prefix().times_from("user", "/a", limit)), usize::from(time >= limit));
+        }
+
         #[test]
         fn text_order_prefix_and_border_kept(left in "[a\u{0}\u{1}é]{0,6}", right in "[a\u{0}\u{1}é]{0,6}") {
             let open = |text: &str| TermBytes(Vec::new()).open_text(text).0;

@@ -9,12 +9,11 @@ use common::{BASE, Flow, READER, SEARCH, Seen, WRITER, ago, environment, form, g
 use events::Environment;
 use http::{Request, StatusCode};
 use indexer::api::Generation;
-use indexer::check_data::{CONTEXTS, FAULTS, MATCHES};
+use indexer::check_data::check_data;
 use serde_json::{Map, Value, json};
 
 fn check_contexts() -> Vec<(String, Value)> {
-    let contexts: Map<String, Value> = serde_json::from_str(CONTEXTS).unwrap();
-    contexts.into_iter().collect()
+    check_data().contexts.into_iter().collect()
 }
 
 async fn with_check_data(dir: &std::path::Path) -> Flow {
@@ -36,23 +35,22 @@ async fn check_data_holds_through_body_and_query() {
         .into_iter()
         .map(|(name, context)| (context["key"].as_str().unwrap().into(), name.into()))
         .collect();
-    for line in MATCHES.lines() {
-        let (filter, expected) = line.split_once(" =>").unwrap();
+    for (filter, expected) in check_data().matches {
         let body = flow.post(&format!("{SEARCH}?includeTotalCount=true"), &json!({"filter": filter})).await;
-        let by_form = flow.get(&format!("{SEARCH}?filter={}", form(filter))).await;
-        let by_percent = flow.post(&format!("{SEARCH}?filter={}", form(filter).replace('+', "%20")), &json!({})).await;
+        let by_form = flow.get(&format!("{SEARCH}?filter={}", form(&filter))).await;
+        let by_percent = flow.post(&format!("{SEARCH}?filter={}", form(&filter).replace('+', "%20")), &json!({})).await;
         for (status, answer) in [body, by_form, by_percent] {
             assert_eq!(status, StatusCode::OK, "{filter}: {answer}");
             let mut found: Vec<_> = keys(&answer).iter().map(|key| name_of[key].as_str().unwrap().to_owned()).collect();
             found.sort_unstable();
-            assert_eq!(found.join(" "), expected.trim(), "{filter}");
+            assert_eq!(found, expected, "{filter}");
             assert_eq!(answer["totalCount"], found.len(), "{filter}");
         }
     }
-    for filter in FAULTS.lines() {
+    for filter in check_data().faults {
         for (status, answer) in [
             flow.post(SEARCH, &json!({"filter": filter})).await,
-            flow.get(&format!("{SEARCH}?filter={}", form(filter))).await,
+            flow.get(&format!("{SEARCH}?filter={}", form(&filter))).await,
         ] {
             assert_eq!(status, StatusCode::BAD_REQUEST, "{filter}");
             assert_eq!(answer["code"], "invalid_request");
@@ -509,5 +507,84 @@ async fn contexts_past_retention_are_neither_found_nor_counted() {
     assert_eq!(values["items"][0]["values"], json!([{"name": "new", "weight": 1}]));
     flow.see(&[context("old", 0)]).await;
     assert_eq!(flow.search("").await, ["new", "old"]);
+    flow.stop().await;
+}
+
+const KINDS: &str = "/api/v2/projects/shop/context-kinds";
+
+fn write(method: &str, path: &str, token: &str, body: &str) -> Request<Body> {
+    Request::builder()
+        .method(method)
+        .uri(path)
+        .header("authorization", token)
+        .body(Body::from(body.to_owned()))
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_are_those_of_events_and_those_that_people_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = with_check_data(dir.path()).await;
+    flow.see(&[Seen::context(&json!({"kind": "device", "key": "d-2"}), ago(5))
+        .in_environment(Environment::new("shop", "test"))])
+        .await;
+    let (status, answer) = flow.get(&format!("{KINDS}?expand=environmentObservations")).await;
+    assert_eq!(status, StatusCode::OK);
+    let items = answer["items"].as_array().unwrap();
+    let made: Vec<_> =
+        items.iter().map(|item| (item["key"].as_str().unwrap(), item["createdFrom"].as_str().unwrap())).collect();
+    assert_eq!(made, [("device", "auto-add"), ("org", "auto-add"), ("user", "default")]);
+    for item in items {
+        for (name, holds) in [
+            ("name", item["name"].is_string()),
+            ("description", item["description"].is_string()),
+            ("version", item["version"] == 1),
+            ("creationDate", item["creationDate"].is_i64()),
+            ("lastModified", item["lastModified"].is_i64()),
+            ("lastSeen", item["lastSeen"].is_i64()),
+        ] {
+            assert!(holds, "{name}: {item}");
+        }
+    }
+    assert!(answer["_links"].is_object());
+    let observed: Vec<_> = items[0]["environmentObservations"].as_array().unwrap().iter().collect();
+    assert_eq!(observed.len(), 2);
+    assert_eq!(items[0]["lastSeen"].as_i64(), observed.iter().map(|one| one["lastSeen"].as_i64().unwrap()).max());
+    let (_, plain) = flow.get(KINDS).await;
+    assert!(plain["items"][0].get("environmentObservations").is_none());
+
+    let put = |key: &str, body: &str| write("PUT", &format!("{KINDS}/{key}"), WRITER, body);
+    for (request, expected) in [
+        (put("team", r#"{"name": "Team", "description": "a few people"}"#), 200),
+        (put("org", r#"{"name": "Company", "version": 1, "hideInTargeting": true}"#), 200),
+        (put("org", r#"{"name": "Late", "version": 1}"#), 400),
+        (put("org", r#"{"name": "Both", "archived": true, "hideInTargeting": false}"#), 400),
+        (put("org", r#"{"description": "no name"}"#), 400),
+        (put("multi", r#"{"name": "no"}"#), 400),
+        (put("a%2Fb", r#"{"name": "no"}"#), 400),
+        (write("PUT", &format!("{KINDS}/team"), READER, r#"{"name": "no"}"#), 403),
+        (write("GET", &format!("{KINDS}/team"), READER, ""), 405),
+        (write("PUT", "/api/v2/projects/none/context-kinds/team", WRITER, r#"{"name": "no"}"#), 404),
+        (write("GET", "/api/v2/projects/none/context-kinds", READER, ""), 404),
+    ] {
+        let what = request.uri().clone();
+        let (status, answer) = flow.call(request).await;
+        assert_eq!(status.as_u16(), expected, "{what}: {answer}");
+        if expected == 200 {
+            assert_eq!(answer["status"], "success");
+        }
+    }
+    let (_, answer) = flow.get(KINDS).await;
+    let kind = |key: &str| answer["items"].as_array().unwrap().iter().find(|item| item["key"] == key).unwrap().clone();
+    assert_eq!(
+        (&kind("team")["createdFrom"], &kind("team")["description"]),
+        (&json!("manual"), &json!("a few people"))
+    );
+    assert!(kind("team").get("lastSeen").is_none());
+    let org = kind("org");
+    assert_eq!(
+        (&org["name"], &org["version"], &org["archived"], &org["hideInTargeting"]),
+        (&json!("Company"), &json!(2), &json!(true), &json!(true))
+    );
     flow.stop().await;
 }

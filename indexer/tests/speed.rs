@@ -107,7 +107,7 @@ async fn speed() {
         let path = AttributePath::parse("email");
         let times = (0..50).map(|_| {
             let started = Instant::now();
-            flow.indexer.attribute_values(&environment(), Some("user"), &path, &[prefix.to_owned()]).unwrap();
+            flow.indexer.attribute_values(&environment(), Some("user"), &path, &[prefix.to_owned()], 50).unwrap();
             started.elapsed()
         });
         let times = times.collect();

@@ -113,6 +113,8 @@ def test_query_writes_parquet(run, tmp_path):
         "migration_ops",
         "experiment_exposures",
         "contexts_seen",
+        "contexts",
+        "context_states",
         "diagnostics",
         "ledger",
         "events",

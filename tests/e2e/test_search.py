@@ -5,77 +5,15 @@ The contexts arrive as `identify` events on `/bulk`, in the order of the spec, s
 
 import json
 import urllib.parse
+from pathlib import Path
 
 import pytest
 from harness import payloads
 from harness.config import OTHER, RECORDED, WRITER_TOKEN
 from harness.waiting import wait_equal
 
-CONTEXTS = {
-    "A": {
-        "kind": "user",
-        "key": "u-ana",
-        "name": "Ana Souza",
-        "email": "ana@lagoa.example",
-        "plan": "gold",
-        "seats": 44,
-        "beta": True,
-        "joined": "2026-01-15T00:00:00Z",
-        "address": {"city": "Recife"},
-        "groups": ["qa", "ops"],
-    },
-    "B": {"kind": "user", "key": "u-bo", "name": "Bo Lind", "plan": "silver", "seats": 3, "joined": 1735689600000},
-    "C": {"kind": "user", "key": "u:jo|1", "name": "Johan, Jr", "plan": "gold", "beta": False},
-    "D": {"kind": "org", "key": "lagoa", "name": "Lagoa Foods", "city": "Recife", "tags": ["eu", "vip"]},
-    "E": {"kind": "device", "key": "d-1", "os": "iOS 19", "job/title": "kiosk"},
-}
-
-MATCHES = r"""
-kind equals "user" => A B C
-plan equals gold => A C
-user.plan notEquals "gold" => B
-user.beta notEquals true => B C
-kind anyOf ["org","device"] => D E
-user.seats equals 44 => A
-user.seats equals "44" =>
-user.joined after "2026-01-15T00:00:00+00:00" => A
-user.joined before 1735689600000 => B
-*.name startsWith Jo,kind anyOf ["user","org"] => C
-kindKey equals "user:u:jo|1" => C
-key equals u:jo\|1 => C
-key startsWith u- => A B
-user./address/city equals Recife => A
-device.job/title exists true => E
-device./job~1title equals kiosk => E
-device.os startsWith "ios" => E
-"user.name" equals "Johan, Jr" => C
-user.name equals Johan\,\ Jr => C
-org.tags equals ["eu","vip"] => D
-org.tags equals ["vip","eu"] =>
-org.tags contains vip => D
-user.groups anyOf ["ops","dev"] => A
-user.email exists false => B C
-kinds contains ["org"] => D
-kind equals "org"|(plan equals gold,beta equals true) => A D
-plan equals gold,beta equals true|kind equals "org" => A D
-(kind equals user|kind equals org),*.name startsWith "l" => D
-kind:{"equals":["org","device"]} => D E
-""".strip().splitlines()
-
-FAULTS = r"""
-kind equals
-kind like "user"
-kind before "2026-01-01T00:00:00Z"
-(kind equals "user"
-kind equals "user",
-user.joined after tomorrow
-q startsWith "a"
-name equals Johan Jr
-user.email exists "yes"
-!kind equals "user"
-kind equals "user
-user.plan equals null
-""".strip().splitlines()
+CHECK_DATA = json.loads((Path(__file__).parents[1] / "fixtures" / "search" / "check_data.json").read_text())
+CONTEXTS, MATCHES, FAULTS = CHECK_DATA["contexts"], CHECK_DATA["matches"], CHECK_DATA["faults"]
 
 SEARCH = f"/v2/{RECORDED.path}/contexts/search"
 ATTRIBUTES = f"/v2/{RECORDED.path}/context-attributes"
@@ -103,28 +41,20 @@ def by_query(server, **parameters):
     return server.api("POST", f"{SEARCH}?{quoted}", {})
 
 
-def split(line):
-    text, _, letters = line.rpartition("=>")
-    return text.strip(), letters.split()
-
-
-@pytest.mark.parametrize("line", MATCHES)
-def test_filter_by_body(filled, line):
-    text, letters = split(line)
+@pytest.mark.parametrize("text, letters", MATCHES)
+def test_filter_by_body(filled, text, letters):
     page = filled.search(filter=text)
     assert names(page) == letters and page["totalCount"] == len(letters)
 
 
-@pytest.mark.parametrize("line", MATCHES)
-def test_filter_by_query(filled, line):
-    text, letters = split(line)
+@pytest.mark.parametrize("text, letters", MATCHES)
+def test_filter_by_query(filled, text, letters):
     answer = by_query(filled, filter=text)
     assert answer.status == 200 and names(answer.json()) == letters
 
 
-@pytest.mark.parametrize("line", MATCHES)
-def test_filter_by_a_link(filled, line):
-    text, letters = split(line)
+@pytest.mark.parametrize("text, letters", MATCHES)
+def test_filter_by_a_link(filled, text, letters):
     answer = filled.api("GET", f"{SEARCH}?{urllib.parse.urlencode({'filter': text})}")
     assert answer.status == 200 and names(answer.json()) == letters
 

@@ -16,6 +16,7 @@ pub struct Gauges {
     pub index_freshness_seconds: Gauge,
     pub index_contexts: Gauge,
     pub index_bytes: Gauge,
+    pub index_rebuilding: Gauge,
 }
 
 impl Gauges {
@@ -40,6 +41,10 @@ impl Gauges {
             ),
             index_contexts: gauge("tidegate_index_contexts_count", "Contexts that can be found."),
             index_bytes: gauge("tidegate_index_files_bytes", "Bytes of the index on disk."),
+            index_rebuilding: gauge(
+                "tidegate_index_rebuilding_state",
+                "1 while a lost index is coming back and searches lack contexts, else 0.",
+            ),
         }
     }
 }

@@ -103,6 +103,7 @@ impl Stages for RunningStages {
                 gauges.index_freshness_seconds.set(freshness(status.lag_records, status.lag_seconds));
                 gauges.index_contexts.set(status.contexts as f64);
                 gauges.index_bytes.set(status.bytes as f64);
+                gauges.index_rebuilding.set(f64::from(u8::from(status.is_rebuilding)));
             }
         }
         .boxed()
@@ -156,6 +157,7 @@ fn index_state(status: &indexer::Status) -> Value {
         "lagSeconds": status.lag_seconds,
         "lastCommitMs": millis(status.last_commit),
         "freshnessSeconds": freshness(status.lag_records, status.lag_seconds),
+        "rebuilding": status.is_rebuilding,
     })
 }
 

@@ -12,6 +12,7 @@ use deltalake_core::logstore::{
 use deltalake_core::{DeltaResult, DeltaTable, DeltaTableBuilder};
 use url::Url;
 
+use super::Table;
 use super::store::Storage;
 use crate::Result;
 
@@ -40,6 +41,21 @@ pub(crate) async fn open_with_library(storage: &Storage, table: &str) -> Result<
         logstore_factories().entry(scheme).or_insert_with(|| Arc::new(ConditionalWrites));
     }
     Ok(DeltaTableBuilder::from_url(url.clone())?.with_storage_backend(store, url).load().await?)
+}
+
+/// Writes a checkpoint if enough commits came since the last one.
+pub(crate) async fn checkpoint_if_due(table: &Table) -> Result<()> {
+    let (version, last) = {
+        let state = table.state().await;
+        (state.version, state.checkpoint_version)
+    };
+    if version < last + COMMITS_PER_CHECKPOINT {
+        return Ok(());
+    }
+    let written = checkpoint(&table.storage, table.spec.name).await?;
+    table.state().await.checkpoint_version = written.max(version);
+    tracing::debug!(table = table.spec.name, version = written, "checkpoint written");
+    Ok(())
 }
 
 /// Writes a checkpoint of the newest version and removes commits older than the table's log retention. Returns the version.

@@ -180,6 +180,19 @@ impl TableStore {
         Ok(count)
     }
 
+    /// Removes the empty folders below `prefix`; only local file systems have any.
+    pub async fn remove_empty_folders(&self, prefix: &str) {
+        let Some(folder) = self.local.as_ref().map(|root| root.join(prefix)) else { return };
+        // One that is not empty refuses to go.
+        let removed = blocking(move || {
+            for entry in std::fs::read_dir(folder)? {
+                std::fs::remove_dir(entry?.path()).ok();
+            }
+            Ok(())
+        });
+        removed.await.ok();
+    }
+
     fn error(&self, action: &'static str, path: impl ToString, source: object_store::Error) -> Error {
         Error::store(action, format!("{}/{}", self.table, path.to_string()), source)
     }

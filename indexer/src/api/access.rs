@@ -1,6 +1,7 @@
 //! Who may use the API, and for which environments.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use events::environment::Environments;
 use http::HeaderMap;
@@ -49,6 +50,8 @@ pub struct ApiAccess {
     pub environments: Environments,
     pub tokens: Vec<ApiToken>,
     pub generation: Generation,
+    /// Where what people say of context kinds is kept; None: in memory alone.
+    pub kinds_file: Option<PathBuf>,
 }
 
 impl ApiAccess {

@@ -16,7 +16,6 @@ use super::params::Params;
 use super::{Api, Call};
 use crate::attribute::AttributePath;
 use crate::filter::{Field, Filter, FilterError, Subject, Test};
-use crate::lookup::{value_of, value_text};
 
 const LIMIT_MAX: usize = 100;
 const NAMES_DEFAULT: usize = 100;
@@ -69,28 +68,13 @@ impl Api {
         let path = AttributePath::parse(&name);
         let values = self
             .blocking(move |indexer| {
-                indexer.attribute_values(&environment, narrowed.kind.as_deref(), &path, &narrowed.prefixes)
+                indexer.attribute_values(&environment, narrowed.kind.as_deref(), &path, &narrowed.prefixes, limit)
             })
             .await?;
-        let by_kind: BTreeMap<_, _> = values.into_iter().collect();
-        let items = by_kind
+        let value = |(name, weight)| AttributeValue { name, weight: saturated(weight) };
+        let items = values
             .into_iter()
-            .map(|(kind, weights)| {
-                let read = weights.into_iter().filter_map(|(key, weight)| Some((value_of(&key)?, weight)));
-                let mut values: Vec<_> = read.map(|(value, weight)| (weight, value_text(&value), value)).collect();
-                let order = |left: &(u64, String, Value), right: &(u64, String, Value)| {
-                    (Reverse(left.0), &left.1).cmp(&(Reverse(right.0), &right.1))
-                };
-                if values.len() > limit {
-                    values.select_nth_unstable_by(limit, order);
-                    values.truncate(limit);
-                }
-                values.sort_by(order);
-                let values = values.into_iter();
-                let values =
-                    values.map(|(weight, _, name)| AttributeValue { name, weight: saturated(weight) }).collect();
-                ValuesOfKind { kind, values }
-            })
+            .map(|(kind, values)| ValuesOfKind { kind, values: values.into_iter().map(value).collect() })
             .collect();
         Ok(to_json(&AttributeValues { items }))
     }

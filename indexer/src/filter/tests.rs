@@ -1,25 +1,20 @@
 //! The check data of context-search-api section 6.5 against the plain evaluator, bounds, and hostile text.
 
 use proptest::prelude::*;
-use serde_json::{Map, Value};
 
 use super::evaluate::{Candidate, matches};
 use super::*;
-use crate::check_data::{CONTEXTS, FAULTS, MATCHES};
+use crate::check_data::check_data;
 
 fn parse(text: &str) -> Result<Filter, FilterError> {
     Filter::parse(text, Subject::Contexts)
-}
-
-fn contexts() -> Map<String, Value> {
-    serde_json::from_str(CONTEXTS).unwrap()
 }
 
 fn found(text: &str) -> String {
     let filter = parse(text).unwrap_or_else(|error| panic!("{text}: {error}"));
     let kinds = ["user", "org", "device"];
     let mut names = Vec::new();
-    for (name, context) in &contexts() {
+    for (name, context) in &check_data().contexts {
         let context = context.as_object().unwrap();
         let candidate = Candidate {
             kind: context["kind"].as_str().unwrap(),
@@ -36,16 +31,15 @@ fn found(text: &str) -> String {
 
 #[test]
 fn check_data_matches() {
-    for line in MATCHES.lines() {
-        let (filter, expected) = line.split_once(" =>").unwrap();
-        assert_eq!(found(filter), expected.trim(), "{filter}");
+    for (filter, expected) in check_data().matches {
+        assert_eq!(found(&filter), expected.join(" "), "{filter}");
     }
 }
 
 #[test]
 fn check_data_faults() {
-    for line in FAULTS.lines() {
-        assert!(parse(line).is_err(), "{line} was accepted");
+    for text in check_data().faults {
+        assert!(parse(&text).is_err(), "{text} was accepted");
     }
 }
 
@@ -194,7 +188,7 @@ fn dotted_kinds_win_when_stored() {
 
 #[test]
 fn versions_are_tested_by_application() {
-    let context = contexts()["A"].as_object().unwrap().clone();
+    let context = check_data().contexts["A"].as_object().unwrap().clone();
     let holds = |text: &str, application: Option<&str>| {
         let candidate = Candidate { kind: "user", key: "u-ana", context: &context, application };
         matches(&parse(text).unwrap(), &candidate, &|_| true)

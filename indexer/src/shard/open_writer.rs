@@ -22,10 +22,13 @@ use crate::fold::{Seen, SeenLately, Sighting, fold};
 use crate::index::{FORMAT, Position, ShardWriter};
 use crate::metrics::Metrics;
 use crate::record::ContextRecord;
+use crate::table::TableBatch;
 use crate::terms::EnvironmentPrefix;
 
 /// Where only unchanged contexts were read, the offset is saved this often, so that the log can forget them.
 const OFFSET_COMMIT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often what was taken over from the table becomes searchable.
+const PARTIAL_COMMIT_INTERVAL: Duration = Duration::from_secs(2);
 /// How often old contexts are looked for.
 const EXPIRY_INTERVAL: Duration = Duration::from_secs(3600);
 
@@ -122,8 +125,10 @@ impl OpenWriter {
         let refresh = surroundings.config.refresh_interval.get().as_micros() as i64;
         surroundings.metrics.sightings.inc_by(rows.num_rows() as u64);
         for row in 0..rows.num_rows() {
+            let (names, environment) = self.environment(projects.value(row), environments.value(row));
             let sighting = Sighting {
-                environment: self.environment(projects.value(row), environments.value(row)),
+                environment,
+                names: &names,
                 kind: kinds.value(row),
                 key: keys.value(row),
                 anonymous: anonymous.value(row),
@@ -137,15 +142,46 @@ impl OpenWriter {
         Ok(())
     }
 
-    fn environment(&mut self, project: &str, key: &str) -> EnvironmentPrefix {
+    fn environment(&mut self, project: &str, key: &str) -> (Environment, EnvironmentPrefix) {
         let known = self.environments.iter().find(|(known, _)| &*known.key == key && &*known.project == project);
-        if let Some((_, prefix)) = known {
-            return *prefix;
+        if let Some(known) = known {
+            return known.clone();
         }
         let environment = Environment::new(project, key);
         let prefix = EnvironmentPrefix::new(&environment);
-        self.environments.push((environment, prefix));
-        prefix
+        self.environments.push((environment.clone(), prefix));
+        (environment, prefix)
+    }
+
+    /// Puts states of the table, as they are.
+    pub fn take_over(&mut self, batch: TableBatch, surroundings: &Surroundings) -> Result<()> {
+        let cutoff = surroundings.runtime.clock.now().saturating_sub(surroundings.config.retention.get());
+        for state in batch.states.into_iter().filter(|state| state.last_seen >= cutoff.0) {
+            let (_, prefix) = self.environment(&state.project, &state.environment);
+            match ContextRecord::try_from(state) {
+                Ok(record) => self.writer.put(&prefix, &record, batch.may_replace)?,
+                Err(error) => {
+                    surroundings.metrics.unreadable_contexts.inc();
+                    tracing::error!(%error, "state of a context in the table passed over");
+                }
+            }
+        }
+        let now = Instant::now();
+        if now - *self.last_commit.get_or_insert(now) >= PARTIAL_COMMIT_INTERVAL {
+            self.writer.commit(&self.position(0, true))?;
+            self.last_commit = Some(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Makes what was taken over a whole shard that goes on at `next`. `is_known`: false if there was nothing.
+    pub fn finish_taking_over(&mut self, next: i64, is_known: bool, surroundings: &Surroundings) -> Result<()> {
+        self.next = Some(next);
+        if is_known { self.commit(surroundings) } else { Ok(()) }
+    }
+
+    fn position(&self, next: i64, is_partial: bool) -> Position {
+        Position { format: FORMAT, topic_id: self.topic_id.clone(), next, received_at: self.received_at, is_partial }
     }
 
     fn see(&mut self, sighting: &Sighting<'_>, refresh: i64, metrics: &Metrics) -> Result<()> {
@@ -211,8 +247,7 @@ impl OpenWriter {
             self.writer.put(&pending.environment, &pending.record, pending.is_stored)?;
         }
         let next = self.next.unwrap_or(0);
-        let position =
-            Position { format: FORMAT, topic_id: self.topic_id.clone(), next, received_at: self.received_at };
+        let position = self.position(next, false);
         self.writer.commit(&position)?;
         self.committed = Some(position);
         surroundings.metrics.written_contexts.inc_by(self.pending.len() as u64);

@@ -15,6 +15,7 @@ use events::environment::{EnvironmentConfig, Environments};
 use events::{Environment, LogBatch, SightingsBatch, Topic, TopicPartition, context::context_hash, schema};
 use http::{Request, StatusCode};
 use indexer::api::{ApiAccess, ApiToken, Generation, Role, router};
+use indexer::table::StateTable;
 use indexer::{Config, Indexer};
 use runtime::{Clock, DurationText, Runtime, Shutdown, UnixMicros};
 use serde_json::{Value, json};
@@ -97,7 +98,18 @@ impl Flow {
     }
 
     pub fn start_with(dir: &Path, log: MemoryLog, config: Config, generation: Generation) -> Self {
-        let indexer = Arc::new(Indexer::open(dir, config, Arc::new(log.clone()), &Runtime::system()).unwrap());
+        Self::start_whole(dir, log, config, generation, None)
+    }
+
+    pub fn start_whole(
+        dir: &Path,
+        log: MemoryLog,
+        config: Config,
+        generation: Generation,
+        table: Option<Arc<dyn StateTable>>,
+    ) -> Self {
+        let reader = Arc::new(log.clone());
+        let indexer = Arc::new(Indexer::open_with_table(dir, config, reader, &Runtime::system(), table).unwrap());
         let configured = |project: &str, key: &str| EnvironmentConfig {
             project: project.into(),
             key: key.into(),
@@ -108,6 +120,7 @@ impl Flow {
             environments: Environments::new(&[configured("shop", "prod"), configured("shop", "test")]),
             tokens: vec![token(WRITER, Role::Writer), token(READER, Role::Reader)],
             generation,
+            kinds_file: None,
         };
         let shutdown = Shutdown::new();
         let running = tokio::spawn({
@@ -121,6 +134,13 @@ impl Flow {
     pub async fn stop(self) {
         self.shutdown.begin();
         self.running.await.unwrap();
+    }
+
+    /// Ends without a chance to commit, as a kill would.
+    pub async fn kill(self) -> MemoryLog {
+        self.running.abort();
+        self.running.await.ok();
+        self.log
     }
 
     /// Appends sightings, in order, to the partitions they belong to.

@@ -1,0 +1,193 @@
+//! The values of an attribute that most contexts have, over all segments of all shards.
+//!
+//! In: the [`RangeTop`] of each segment. Out: the first values by weight, then by text.
+//! Promise: a weight is exact where posting lists are short enough to be counted; the choice is exact where a segment has
+//! at most [`TOP_VALUES`](super::tops::TOP_VALUES) values in the range. Beyond, a value that is rare in every segment may be passed over for
+//! another that is as rare: finding it would mean to read all values at each keystroke.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+use serde_json::Value;
+use tantivy::schema::Field;
+use tantivy::{Searcher, Term};
+
+use super::living;
+use super::tops::{RangeTop, RememberedTops, shown_text};
+use crate::filter::fold_case;
+use crate::terms::{EnvironmentPrefix, Tag, family, read_value, text_end};
+
+/// Terms that one look-up reads at most where nothing is remembered, in all segments together.
+pub const TERMS_READ_MAX: usize = 300_000;
+/// Values whose weights are completed, per value asked for: what is second in one segment may be first in all.
+const COMPLETED: usize = 2;
+
+/// What is looked up: values of one attribute of one kind.
+#[derive(Clone, Copy, Debug)]
+pub struct Wanted<'a> {
+    pub environment: EnvironmentPrefix,
+    pub kind: &'a str,
+    pub pointer: &'a str,
+    /// The text of a value begins with all of these, in any letter case.
+    pub prefixes: &'a [String],
+    pub limit: usize,
+}
+
+/// A look-up under way: segments are added first, then the weights completed.
+pub struct Tally<'a> {
+    wanted: Wanted<'a>,
+    /// The start of all terms of the attribute's values; None: no value can begin so.
+    pointer: Vec<u8>,
+    start: Option<Vec<u8>>,
+    /// Prefixes that the range does not ensure.
+    others: Vec<String>,
+    pieces: Vec<Piece>,
+    /// Weight by key: a term from behind the pointer, the same whether the value is whole or an element.
+    weights: HashMap<Vec<u8>, u64>,
+    budget: usize,
+}
+
+struct Piece {
+    shard: usize,
+    segment: usize,
+    top: Arc<RangeTop>,
+}
+
+impl<'a> Tally<'a> {
+    pub fn new(wanted: Wanted<'a>) -> Self {
+        let longest = wanted.prefixes.iter().max_by_key(|prefix| prefix.len()).map_or("", String::as_str);
+        let others = wanted.prefixes.iter().filter(|prefix| *prefix != longest).map(|prefix| fold_case(prefix));
+        let (start, was_cut) = wanted.environment.value_prefix(wanted.kind, wanted.pointer, longest);
+        Self {
+            wanted,
+            pointer: wanted.environment.attribute(family::VALUE, wanted.kind, wanted.pointer).0,
+            start: (!was_cut).then_some(start),
+            others: others.collect(),
+            pieces: Vec::new(),
+            weights: HashMap::new(),
+            budget: TERMS_READ_MAX,
+        }
+    }
+
+    /// Adds the segments of a shard.
+    pub fn add(
+        &mut self,
+        shard: usize,
+        searcher: &Searcher,
+        terms: Field,
+        remembered: &RememberedTops,
+    ) -> tantivy::Result<()> {
+        let Some(start) = &self.start else { return Ok(()) };
+        let pointer_end = self.pointer.len();
+        for (number, segment) in searcher.segment_readers().iter().enumerate() {
+            let index = segment.inverted_index(terms)?;
+            let top = if self.others.is_empty() {
+                remembered.get(segment, &index, start, pointer_end, &mut self.budget)?
+            } else {
+                let accepts = |term: &[u8]| has_prefixes(term, &self.others);
+                Arc::new(RangeTop::read(segment, &index, start, pointer_end, &accepts, &mut self.budget)?)
+            };
+            for value in &top.values {
+                *self.weights.entry(key_of(&value.term)).or_default() += value.living;
+            }
+            self.pieces.push(Piece { shard, segment: number, top });
+        }
+        Ok(())
+    }
+
+    /// The best keys so far, more than are wanted: those whose weights are worth completing.
+    pub fn candidates(&mut self) -> Vec<Vec<u8>> {
+        if self.pieces.iter().all(|piece| piece.top.is_complete) {
+            return Vec::new();
+        }
+        self.best(self.wanted.limit * COMPLETED).into_iter().map(|(key, _)| key).collect()
+    }
+
+    /// Adds what the segments of a shard hold of `candidates` beyond their first values.
+    pub fn complete(
+        &mut self,
+        candidates: &[Vec<u8>],
+        shard: usize,
+        searcher: &Searcher,
+        terms: Field,
+    ) -> tantivy::Result<()> {
+        let mut term = self.pointer.clone();
+        for piece in self.pieces.iter().filter(|piece| piece.shard == shard && !piece.top.is_complete) {
+            let segment = searcher.segment_reader(piece.segment as u32);
+            let index = segment.inverted_index(terms)?;
+            for key in candidates {
+                for is_element in [false, true] {
+                    let is_there = if is_element { piece.top.has_elements } else { piece.top.has_wholes };
+                    let suffix = is_there.then(|| with_tag(key, is_element)).flatten();
+                    let Some(suffix) = suffix.filter(|suffix| piece.top.find(suffix).is_none()) else { continue };
+                    term.truncate(self.pointer.len());
+                    term.extend_from_slice(&suffix);
+                    if let Some(info) = index.get_term_info(&Term::from_field_bytes(terms, &term))?
+                        && let Some(weight) = self.weights.get_mut(key)
+                    {
+                        *weight += living(segment, &index, &info)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The values with their weights, in order.
+    pub fn values(&mut self) -> Vec<(Value, u64)> {
+        let best = self.best(self.wanted.limit);
+        best.into_iter().filter_map(|(key, weight)| Some((value_of(&key)?, weight))).collect()
+    }
+
+    fn best(&self, count: usize) -> Vec<(Vec<u8>, u64)> {
+        let mut ranked: Vec<(&Vec<u8>, u64)> = self.weights.iter().map(|(key, weight)| (key, *weight)).collect();
+        // Weights first; texts are read of what may be shown alone.
+        let by_weight = |left: &(&Vec<u8>, u64), right: &(&Vec<u8>, u64)| right.1.cmp(&left.1);
+        if ranked.len() > count {
+            ranked.select_nth_unstable_by(count, by_weight);
+            let least = ranked[count].1;
+            ranked.retain(|(_, weight)| *weight >= least);
+        }
+        ranked.sort_unstable_by(|left, right| {
+            by_weight(left, right).then_with(|| (text_of(left.0), left.0).cmp(&(text_of(right.0), right.0)))
+        });
+        ranked.truncate(count);
+        ranked.into_iter().map(|(key, weight)| (key.clone(), weight)).collect()
+    }
+}
+
+fn text_of(key: &[u8]) -> &[u8] {
+    shown_text(key).map_or(&[], |(text, _)| text)
+}
+
+/// A term without the mark of an element.
+fn key_of(term: &[u8]) -> Vec<u8> {
+    with_tag(term, false).unwrap_or_default()
+}
+
+fn with_tag(term: &[u8], is_element: bool) -> Option<Vec<u8>> {
+    let tag_at = text_end(term)?;
+    let tag = Tag(*term.get(tag_at)?).of_type();
+    let mut key = term.to_vec();
+    key[tag_at] = if is_element { tag.as_element().0 } else { tag.0 };
+    Some(key)
+}
+
+/// The value that a key stands for.
+fn value_of(key: &[u8]) -> Option<Value> {
+    read_value(key)?.1
+}
+
+fn has_prefixes(term: &[u8], folded: &[String]) -> bool {
+    let Some(value) = value_of(&key_of(term)) else { return false };
+    let text = fold_case(&value_text(&value));
+    folded.iter().all(|prefix| text.starts_with(prefix))
+}
+
+/// The text of a scalar, as look-ups compare and order it.
+fn value_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}

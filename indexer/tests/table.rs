@@ -1,0 +1,291 @@
+//! What outlives the log: states in a table, and the index that comes back from it.
+
+#![allow(clippy::unwrap_used)]
+
+mod common;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use common::{Flow, PARTITIONS, SEARCH, Seen, ago, config, new_log, post, until};
+use eventlog::LogReader as _;
+use eventlog::memory::MemoryLog;
+use events::{ContextState, Topic, TopicPartition};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use http::StatusCode;
+use indexer::api::Generation;
+use indexer::table::{StateTable, States, TableBatch, TableChange, TableError, TablePosition};
+use parking_lot::Mutex;
+use runtime::DurationText;
+use serde_json::{Value, json};
+
+/// A table in memory that can be slow and can fail.
+#[derive(Default)]
+struct FakeTable {
+    partitions: Mutex<HashMap<u32, Kept>>,
+    /// One state at a time, with a pause after each.
+    is_slow: AtomicBool,
+    fails: AtomicBool,
+    refused: AtomicUsize,
+    written: AtomicUsize,
+}
+
+#[derive(Clone, Default)]
+struct Kept {
+    topic_id: String,
+    next: i64,
+    sequence: i64,
+    changes: Vec<Vec<ContextState>>,
+}
+
+impl StateTable for FakeTable {
+    fn position<'a>(&'a self, partition: u32, topic_id: &'a str) -> BoxFuture<'a, Result<TablePosition, TableError>> {
+        let kept = self.partitions.lock().get(&partition).cloned().unwrap_or_default();
+        let next = (kept.topic_id == topic_id).then_some(kept.next);
+        let position =
+            TablePosition { next, sequence: kept.sequence, base_written_at: i64::MAX / 2, ..Default::default() };
+        async move { Ok(position) }.boxed()
+    }
+
+    fn read(
+        &self,
+        partition: u32,
+    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<TableBatch, TableError>>, TableError>> {
+        let kept = self.partitions.lock().get(&partition).cloned().unwrap_or_default();
+        let is_slow = self.is_slow.load(Ordering::Relaxed);
+        let size = if is_slow { 1 } else { 100 };
+        let batches: Vec<TableBatch> = (kept.changes.iter().enumerate())
+            .flat_map(|(number, states)| {
+                states.chunks(size).map(move |chunk| TableBatch { states: chunk.to_vec(), may_replace: number > 0 })
+            })
+            .collect();
+        let paced = futures::stream::iter(batches).then(move |batch| async move {
+            if is_slow {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            Ok(batch)
+        });
+        async move { Ok(paced.boxed()) }.boxed()
+    }
+
+    fn write(&self, change: TableChange, states: States) -> BoxFuture<'_, Result<(), TableError>> {
+        async move {
+            let states: Vec<Vec<ContextState>> = states.try_collect().await?;
+            if self.fails.load(Ordering::Relaxed) {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return Err("the table is away".into());
+            }
+            let mut partitions = self.partitions.lock();
+            let kept = partitions.entry(change.partition).or_default();
+            assert_eq!(kept.sequence, change.sequence);
+            if change.is_base {
+                kept.changes.clear();
+            } else {
+                assert!(kept.topic_id == change.topic_id && change.next > kept.next, "goes forward");
+            }
+            (kept.topic_id, kept.next, kept.sequence) = (change.topic_id, change.next, change.sequence + 1);
+            self.written.fetch_add(states.iter().map(Vec::len).sum::<usize>(), Ordering::Relaxed);
+            kept.changes.push(states.concat());
+            Ok(())
+        }
+        .boxed()
+    }
+}
+
+fn start(dir: &std::path::Path, log: MemoryLog, table: &Arc<FakeTable>) -> Flow {
+    let config = indexer::Config { table_interval: DurationText::millis(20), ..config() };
+    let table: Arc<dyn StateTable> = Arc::clone(table) as Arc<dyn StateTable>;
+    Flow::start_whole(dir, log, config, Generation::Union, Some(table))
+}
+
+fn place(partition: u32) -> TopicPartition {
+    TopicPartition::new(Topic::Contexts, partition)
+}
+
+/// Waits until the table covers the log.
+async fn covered(flow: &Flow) {
+    flow.caught_up().await;
+    for partition in 0..PARTITIONS {
+        let end = flow.log.bounds(place(partition)).await.unwrap().end;
+        until(|| flow.log.committed(indexer::TABLE_READER, place(partition)) == Some(end)).await;
+    }
+}
+
+/// The log forgets all that its readers allow.
+fn forget(log: &MemoryLog) {
+    for partition in 0..PARTITIONS {
+        let readers = [indexer::LOG_READER, indexer::TABLE_READER];
+        let allowed = readers.map(|reader| log.committed(reader, place(partition)).unwrap()).into_iter().min();
+        log.truncate_before(place(partition), allowed.unwrap());
+    }
+}
+
+/// Everything that the API tells of all contexts, versions too.
+async fn whole_answer(flow: &Flow) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for sort in ["", "ts"] {
+        let mut question = json!({"filter": "", "limit": 50});
+        if !sort.is_empty() {
+            question["sort"] = sort.into();
+        }
+        let (status, answer) = flow.post(SEARCH, &question).await;
+        assert_eq!(status, StatusCode::OK);
+        for item in answer["items"].as_array().unwrap() {
+            let (_, versions) = flow.get(item["_links"]["self"]["href"].as_str().unwrap()).await;
+            answers.push(versions["items"].clone());
+        }
+        answers.push(answer["items"].clone());
+        answers.push(answer["totalCount"].clone());
+    }
+    answers
+}
+
+fn user(n: usize, plan: &str, seconds_ago: i64) -> Seen {
+    let context =
+        json!({"kind": "user", "key": format!("u{n:03}"), "plan": plan, "email": format!("{n}@shop.example")});
+    Seen::context(&context, ago(seconds_ago))
+}
+
+/// Contexts of all sorts: changed, held back, keys alone, anonymous, of several applications and environments.
+fn of_all_sorts() -> Vec<Seen> {
+    let mut seen: Vec<_> = (0..20).map(|n| user(n, "gold", 1000 - n as i64)).collect();
+    seen.push(user(3, "silver", 500).by("PythonClient/9.17.0"));
+    let held_back = json!({"kind": "user", "key": "u004", "_meta": {"redactedAttributes": ["/email"]}});
+    seen.push(Seen::context(&held_back, ago(400)));
+    seen.push(user(5, "gold", 300).key_only());
+    seen.push(Seen::context(&json!({"kind": "device", "key": "known by its key"}), ago(200)).key_only());
+    seen.push(Seen::context(&json!({"kind": "user", "key": "hidden", "anonymous": true, "plan": "gold"}), ago(100)));
+    seen.push(user(0, "bronze", 50).in_environment(events::Environment::new("shop", "test")));
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_index_comes_back_whole_though_the_log_has_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    flow.see(&[user(6, "changed", 30), user(100, "new", 20)]).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    // From here on only the log knows.
+    table.fails.store(true, Ordering::Relaxed);
+    flow.see(&[user(7, "late", 10), user(4, "late", 9), user(101, "newest", 8)]).await;
+    let before = whole_answer(&flow).await;
+    until(|| table.refused.load(Ordering::Relaxed) > 0).await;
+    forget(&flow.log);
+    let log = flow.log.clone();
+    flow.stop().await;
+
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    table.fails.store(false, Ordering::Relaxed);
+    let flow = start(dir.path(), log, &table);
+    flow.caught_up().await;
+    until(|| !flow.indexer.is_rebuilding()).await;
+    assert_eq!(whole_answer(&flow).await, before);
+    // A later sighting of the key alone does not list an anonymous context: it is known as such still.
+    flow.see(&[Seen::context(&json!({"kind": "user", "key": "hidden"}), ago(1)).key_only()]).await;
+    assert!(flow.search("key equals hidden").await.is_empty());
+    covered(&flow).await;
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rebuild_that_was_killed_begins_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    let many: Vec<_> = (0..100).map(|n| user(n, "gold", 1000 - n as i64)).collect();
+    flow.see(&many).await;
+    flow.see(&[user(3, "silver", 500), user(4, "silver", 500)]).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    let before = whole_answer(&flow).await;
+    let mut log = flow.log.clone();
+    flow.stop().await;
+
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    table.is_slow.store(true, Ordering::Relaxed);
+    for round in 0..2 {
+        let flow = start(dir.path(), log, &table);
+        until(|| flow.indexer.status().contexts > 10).await;
+        let status = flow.indexer.status();
+        assert!(status.is_rebuilding && status.contexts < 100, "{status:?}");
+        let (code, headers, answer) = flow.call_whole(post(SEARCH, &json!({"filter": "plan equals gold"}))).await;
+        assert_eq!((code, headers["x-tidegate-index"].to_str().unwrap()), (StatusCode::OK, "rebuilding"));
+        assert!(!answer["items"].as_array().unwrap().is_empty(), "what is there is found");
+        log = flow.log.clone();
+        if round == 0 { drop(flow.kill().await) } else { flow.stop().await }
+    }
+
+    table.is_slow.store(false, Ordering::Relaxed);
+    let flow = start(dir.path(), log, &table);
+    flow.caught_up().await;
+    until(|| !flow.indexer.is_rebuilding()).await;
+    assert_eq!(whole_answer(&flow).await, before);
+    let (_, headers, _) = flow.call_whole(post(SEARCH, &json!({}))).await;
+    assert!(!headers.contains_key("x-tidegate-index"));
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn index_lost_while_running_comes_back_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    let before = whole_answer(&flow).await;
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    until(|| flow.indexer.status().shards.iter().all(|shard| shard.rebuilds == 1 && !shard.is_rebuilding)).await;
+    assert_eq!(whole_answer(&flow).await, before);
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn table_takes_only_what_was_touched_and_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    let seen: Vec<_> = (0..20).map(|n| user(n, "gold", 100)).collect();
+    flow.see(&seen).await;
+    covered(&flow).await;
+    let after_base = table.written.load(Ordering::Relaxed);
+    assert!(after_base >= 20);
+    flow.see(&[user(3, "silver", 10)]).await;
+    covered(&flow).await;
+    assert_eq!(table.written.load(Ordering::Relaxed), after_base + 1);
+    // Seen again a moment later: nothing that the index writes, so nothing that the table takes.
+    let again: Vec<_> = (4..20).map(|n| user(n, "gold", 95)).collect();
+    flow.see(&again).await;
+    covered(&flow).await;
+    assert_eq!(table.written.load(Ordering::Relaxed), after_base + 1);
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_of_another_identity_is_taken_in_on_top_of_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    let contexts = flow.indexer.status().contexts;
+    flow.stop().await;
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let other = MemoryLog::new(runtime::Clock::system(), [1, PARTITIONS, 1], "another");
+    let flow = start(dir.path(), other, &table);
+    flow.see(&[user(0, "from the new log", 1)]).await;
+    until(|| !flow.indexer.is_rebuilding()).await;
+    assert_eq!(flow.indexer.status().contexts, contexts);
+    assert_eq!(flow.search("plan equals \"from the new log\"").await, ["u000"]);
+    covered(&flow).await;
+    flow.stop().await;
+}
