@@ -119,7 +119,7 @@ impl Pace {
         // Half of the past: one slow second is not yet a slower machine.
         measured.per_second = (measured.per_second + latest) / 2.0;
         (measured.at, measured.answered) = (now, answered);
-        let wanted = (measured.per_second * ANSWERED_WITHIN.as_secs_f64()) as usize;
+        let wanted = (measured.per_second * ANSWERED_WITHIN.as_secs_f64()).round() as usize;
         let wanted = wanted.clamp(SEATS_MIN, SEATS_MAX);
         self.0.newcomers_max.store(wanted, Ordering::Relaxed);
         if wanted >= measured.seats {
