@@ -4,6 +4,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod allocator;
 mod args;
 mod client;
 mod config;
@@ -29,6 +30,7 @@ use args::{Arguments, Command};
 const USAGE: u8 = 2;
 
 fn main() -> ExitCode {
+    allocator::keep_little();
     let arguments = Arguments::parse();
     match run(arguments.command) {
         Ok(code) => code,

@@ -46,10 +46,13 @@ use crate::config::{self, ApiTokenConfig, Role, Settings};
 use crate::dev_keys::DevKeys;
 use crate::endpoints::{self, Inner, Shared};
 use crate::lake::Lake;
-use crate::{logging, threads};
+use crate::{allocator, logging, threads};
 
 /// Threads for the index and for questions to the tables.
 const BACK_THREADS: usize = 2;
+/// Threads of each background pool that wait for files. A merge asks for dozens of reads at once, which no disk serves
+/// faster from more threads, and each thread costs memory.
+const BLOCKING_THREADS_MAX: usize = 16;
 /// Time for requests under way. Clients give up after ten seconds, most of them after three.
 const ENDPOINT_DRAIN: Duration = Duration::from_millis(5500);
 /// Time for the commits of compactor and indexer.
@@ -63,7 +66,8 @@ pub fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     let front = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("front").build()?;
     let background = |name: &str, threads: usize| {
         let mut pool = tokio::runtime::Builder::new_multi_thread();
-        pool.enable_all().thread_name(name).worker_threads(threads).on_thread_start(threads::stand_back).build()
+        pool.enable_all().thread_name(name).worker_threads(threads).on_thread_start(threads::stand_back);
+        pool.max_blocking_threads(BLOCKING_THREADS_MAX).build()
     };
     let (back, compact) = (background("back", BACK_THREADS)?, background("compact", 1)?);
     let code = front.block_on(serve(settings, back.handle().clone(), compact.handle().clone()));
@@ -111,6 +115,7 @@ async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow:
     ));
     let stages_shutdown = Shutdown::new();
     let followers = pipeline.follow(&back, &compact, &stages_shutdown);
+    back.spawn(allocator::give_back(runtime.clock.clone()));
 
     let signal = signals.next().await;
     tracing::info!(signal, "draining");

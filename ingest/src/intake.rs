@@ -25,6 +25,7 @@ use crate::cors::Cors;
 use crate::credentials::{Access, ApiToken, Credentials, KnownEnvironment};
 use crate::lane::Content;
 use crate::metrics::{Metrics, Status};
+use crate::pace::Pace;
 use crate::payload::PayloadHead;
 use crate::pixel;
 use crate::repeats::{Claim, Entry, Repeats, Verdict};
@@ -45,6 +46,7 @@ pub struct Ingest {
     allowed_origins: Vec<HeaderValue>,
     limits: BodyLimits,
     room: Room,
+    pub(crate) pace: Pace,
     repeats: Arc<Repeats>,
     log: Arc<dyn LogWriter>,
     draining: AtomicBool,
@@ -101,6 +103,7 @@ impl Ingest {
             hold_max: config.hold_max.get(),
         };
         Ok(Self {
+            pace: Pace::new(runtime.clock.instant()),
             clock: runtime.clock,
             metrics,
             batcher,
@@ -337,6 +340,13 @@ impl Ingest {
 
     /// Joins a batch and waits until the log has it.
     async fn store(&self, payload: UnpackedPayload, trace: &mut Trace) -> Answer {
+        let Ok(seat) = self.pace.seat(self.limits.hold_max).await else { return Answer::NO_ROOM };
+        let answer = self.store_seated(payload, trace).await;
+        seat.answered();
+        answer
+    }
+
+    async fn store_seated(&self, payload: UnpackedPayload, trace: &mut Trace) -> Answer {
         let Ok(joined) = self.batcher.join(payload).await else { return Answer::NO_ROOM };
         trace.events = joined.events;
         match joined.ticket {

@@ -2,7 +2,7 @@
 //!
 //! The walk of one request: [`server`] accepts a connection and reads a head; `routes` tells whether the path is ours
 //! and `credentials` which environment it names; `admission` lets it in; `body` reads and unpacks under caps; `repeats`
-//! knows whether the payload was stored before; `batcher` picks a `lane`, where [`decode`] walks the JSON once and
+//! knows whether the payload was stored before; `pace` lets through what can be answered soon; `batcher` picks a `lane`, where [`decode`] walks the JSON once and
 //! writes [`rows`]; `append` encodes the sealed batch, awaits the log and wakes everybody; `answer` says 202. The order of
 //! these steps is in `intake`.
 //!
@@ -32,6 +32,8 @@ pub mod payload;
 mod repeats;
 
 mod partition;
+
+mod pace;
 
 mod batcher;
 

@@ -23,9 +23,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use runtime::Shutdown;
+use tokio::io::Interest;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
+use crate::pace::{Gate, Newcomer};
 use crate::{Error, Ingest, Result};
 
 mod activity;
@@ -48,6 +50,12 @@ const LAST_BATCH_MAX: Duration = Duration::from_millis(1_500);
 
 /// After this an accept that failed for lack of file descriptors is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Under pressure it is looked this often whether a connection may come in.
+const GATE_PAUSE: Duration = Duration::from_millis(5);
+
+/// A client that has hung up before its connection was accepted shows it within this time.
+const HUNG_UP_SHOWS: Duration = Duration::from_millis(10);
 
 /// Serves until `shutdown` begins, then drains and returns.
 ///
@@ -104,6 +112,7 @@ where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<Box<dyn StdError + Send + Sync>>,
 {
+    let mut gate = Gate::new(house.ingest.clock.instant());
     for number in 0.. {
         let stream = loop {
             match listener.accept().await {
@@ -120,7 +129,10 @@ where
             }
         };
         house.await_place().await;
-        let place = Place::take(house.connections.clone(), number);
+        while !gate.admits(&house.ingest.pace, house.ingest.clock.instant()) {
+            house.ingest.clock.wait(GATE_PAUSE).await;
+        }
+        let place = Place::take(&house, number);
         tokio::spawn(connection(stream, house.clone(), place));
     }
     Ok(())
@@ -136,12 +148,14 @@ struct Place {
     connections: Arc<Connections>,
     number: u64,
     activity: Arc<Activity>,
+    newcomer: Arc<Newcomer>,
 }
 
 impl Place {
-    fn take(connections: Arc<Connections>, number: u64) -> Self {
+    fn take<F>(house: &House<F>, number: u64) -> Self {
+        let connections = house.connections.clone();
         let activity = connections.open(number);
-        Self { connections, number, activity }
+        Self { connections, number, activity, newcomer: Arc::new(house.ingest.pace.newcomer()) }
     }
 }
 
@@ -159,8 +173,12 @@ where
 {
     // Answers are written whole; waiting for more to send would only delay them.
     let _ = stream.set_nodelay(true);
+    if house.ingest.pace.is_pressed() && has_hung_up(&stream).await {
+        return;
+    }
     let activity = place.activity.clone();
-    let guest = Arc::new(Guest { house: house.clone(), activity: activity.clone() });
+    let newcomer = place.newcomer.clone();
+    let guest = Arc::new(Guest { house: house.clone(), activity: activity.clone(), newcomer });
     let service = service_fn(move |request| {
         let guest = guest.clone();
         async move { Ok::<_, Infallible>(guest.answer(request).await) }
@@ -191,10 +209,18 @@ where
     drop(place);
 }
 
+/// Whether the client has closed its side: under pressure it waited too long to be accepted, and reading what it sent
+/// would take time from those who still wait.
+async fn has_hung_up(stream: &TcpStream) -> bool {
+    let ready = timeout(HUNG_UP_SHOWS, stream.ready(Interest::READABLE)).await;
+    matches!(ready, Ok(Ok(ready)) if ready.is_read_closed())
+}
+
 /// One connection's view of the house.
 struct Guest<F> {
     house: Arc<House<F>>,
     activity: Arc<Activity>,
+    newcomer: Arc<Newcomer>,
 }
 
 impl<F, B> Guest<F>
@@ -203,10 +229,12 @@ where
 {
     async fn answer(&self, request: Request<Incoming>) -> Response<Either<Full<Bytes>, B>> {
         let _busy = self.activity.request_begins(request.version() == Version::HTTP_2);
-        match self.house.ingest.receive(&request) {
+        let answer = match self.house.ingest.receive(&request) {
             Some(visit) => self.house.ingest.answer(visit, request).await.map(Either::Left),
             None => (self.house.fallback)(request).await.map(Either::Right),
-        }
+        };
+        self.newcomer.answered();
+        answer
     }
 }
 
@@ -262,6 +290,7 @@ async fn sweep(ingest: Arc<Ingest>, connections: Arc<Connections>) {
         connections.sweep(timeouts);
         ingest.connections.store(connections.count(), Ordering::Relaxed);
         ingest.update_gauges();
+        ingest.pace.follow(ingest.clock.instant());
     }
 }
 

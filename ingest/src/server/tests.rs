@@ -14,6 +14,7 @@ use super::*;
 use crate::{ApiToken, Config, Role};
 
 mod limits;
+mod pressure;
 mod protocol;
 mod repeats;
 
