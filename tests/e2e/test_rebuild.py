@@ -42,6 +42,17 @@ def segments(server):
     return sorted((server.data_dir / "log").glob("*.seg"))
 
 
+def covered(server):
+    """Whether the table covers all that the log holds, as its own history tells."""
+    ends = {p["partition"]: p["next"] for p in server.pipeline()["log"]["partitions"] if p["topic"] == "contexts"}
+    written = {}
+    for commit in sorted(server.lake.table("contexts").history(), key=lambda commit: commit["version"]):
+        said = commit.get("operationParameters") or {}
+        if "next" in said:
+            written[int(said["partition"])] = int(said["next"])
+    return all(written.get(partition, 0) >= end for partition, end in ends.items())
+
+
 def push_out_of_the_log(server):
     """Writes until what was there lies in segments that are full, and stops the server; then the log forgets these."""
     held = len(segments(server))
@@ -52,6 +63,7 @@ def push_out_of_the_log(server):
     wait_until(
         lambda: (p := server.pipeline()) and p["table"]["lagRecords"] == 0 == p["index"]["lagRecords"], 30, "no lag"
     )
+    wait_until(lambda: covered(server), 30, "a table that covers the log")
     server.stop()
     for segment in segments(server)[:-1]:
         segment.unlink()
@@ -144,13 +156,15 @@ def test_rebuild_survives_kills(serve, measured):
     before = records(server)
     push_out_of_the_log(server)
     lose_index(server)
-    chance = random.Random(SEED)
+    chance, interrupted = random.Random(SEED), 0
     for _ in range(KILLS):
         server.launch()
-        wait_until(lambda: server.is_ready() and server.pipeline()["index"]["rebuilding"], 30, "a rebuild under way")
+        wait_until(server.is_ready, 30, "readiness")
         for _ in range(chance.randrange(1, 60)):
-            server.pipeline()
+            rebuilding = server.pipeline()["index"]["rebuilding"]
         server.kill9()
+        interrupted += rebuilding
+    assert interrupted > 0, "no kill met a rebuild"
     began = time.monotonic()
     server.start()
     wait_until(lambda: whole(server), 60, "a whole index")
