@@ -56,6 +56,7 @@ use tokio::task::JoinSet;
 pub use config::Config;
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
+pub use lookup::values::Values;
 pub use lookup::{NameWeight, Names};
 pub use page::{Place, Sort};
 pub use search::{FoundContext, SearchPage, SearchRequest};

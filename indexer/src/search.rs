@@ -7,14 +7,13 @@ use std::sync::Arc;
 
 use events::Environment;
 use runtime::UnixMicros;
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::attribute::AttributePath;
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, Scope};
 use crate::index::order_bytes;
-use crate::lookup::values::{Tally, Wanted};
+use crate::lookup::values::{Tally, Values, Wanted};
 use crate::lookup::{self, Names};
 use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort};
 use crate::query::compile;
@@ -179,7 +178,7 @@ impl Indexer {
         path: &AttributePath,
         prefixes: &[String],
         limit: usize,
-    ) -> Result<Vec<(String, Vec<(Value, u64)>)>> {
+    ) -> Result<Vec<(String, Values)>> {
         let _timer = self.metrics.lookup_seconds.start_timer();
         let environment = EnvironmentPrefix::new(environment);
         let kinds = match kind {
@@ -198,7 +197,7 @@ impl Indexer {
         Ok(found)
     }
 
-    fn values_of_kind(&self, wanted: Wanted<'_>) -> Result<Vec<(Value, u64)>> {
+    fn values_of_kind(&self, wanted: Wanted<'_>) -> Result<Values> {
         let failed = || Error::index("look up attribute values");
         let mut tally = Tally::new(wanted);
         let mut searchers = Vec::with_capacity(self.shards.len());

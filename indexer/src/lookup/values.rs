@@ -22,6 +22,9 @@ pub const TERMS_READ_MAX: usize = 300_000;
 /// Values whose weights are completed, per value asked for: what is second in one segment may be first in all.
 const COMPLETED: usize = 2;
 
+/// Values with the number of contexts that have them.
+pub type Values = Vec<(Value, u64)>;
+
 /// What is looked up: values of one attribute of one kind.
 #[derive(Clone, Copy, Debug)]
 pub struct Wanted<'a> {
@@ -134,7 +137,7 @@ impl<'a> Tally<'a> {
     }
 
     /// The values with their weights, in order.
-    pub fn values(&mut self) -> Vec<(Value, u64)> {
+    pub fn values(&mut self) -> Values {
         let best = self.best(self.wanted.limit);
         best.into_iter().filter_map(|(key, weight)| Some((value_of(&key)?, weight))).collect()
     }
