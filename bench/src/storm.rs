@@ -216,7 +216,7 @@ impl Storm {
 async fn blow(storm: &Arc<Storm>, args: &StormArgs) -> anyhow::Result<u64> {
     let started = Instant::now();
     let mut clients = tokio::task::JoinSet::new();
-    let (mut arrived, mut unsent) = (0, 0);
+    let (mut arrived, mut unsent) = (0_usize, 0_u64);
     let mut step = tokio::time::interval(STEP);
     while Instant::now() < storm.ends {
         step.tick().await;
@@ -225,7 +225,7 @@ async fn blow(storm: &Arc<Storm>, args: &StormArgs) -> anyhow::Result<u64> {
         while arrived < due {
             if clients.len() >= args.clients {
                 unsent += 1;
-            } else if arrived % 2 == 0 {
+            } else if arrived.is_multiple_of(2) {
                 clients.spawn(storm.clone().sdk(arrived));
             } else {
                 clients.spawn(storm.clone().rude(arrived));
