@@ -433,7 +433,13 @@ fn remove_leftovers(path: &Path, index: &Index) -> Result<()> {
         let file = entry.map_err(Error::io("list", path))?.path();
         let name = file.file_name().and_then(OsStr::to_str).unwrap_or_default();
         if (is_of_a_segment(name) && !named.contains(Path::new(name))) || name.starts_with(".tmp") {
-            std::fs::remove_file(&file).map_err(Error::io("remove", &file))?;
+            match std::fs::remove_file(&file) {
+                // A merge of the writer before this one, which nobody waits for, may be removing it too.
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(Error::io("remove", &file)(error));
+                }
+                _ => {}
+            }
         }
     }
     Ok(())
