@@ -21,6 +21,7 @@ use std::ffi::OsStr;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tantivy::directory::error::LockError;
@@ -43,6 +44,10 @@ use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is begun anew.
 pub const FORMAT: u32 = 2;
+
+/// A merge notices that its writer is gone with its next file: a second is long.
+const DISCARD_ATTEMPTS: u32 = 100;
+const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Term of documents that are not listed, so that they can be counted out.
 pub const UNLISTED: &[u8] = b"unlisted";
@@ -267,12 +272,17 @@ pub fn open(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
     }
 }
 
-/// Removes a shard that is not open.
+/// Removes a shard that is not open. Blocks for a moment where a merge of the writer before, which cannot be awaited, is
+/// still writing there.
 pub fn discard(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", path)(error)),
-        _ => Ok(()),
+    for _ in 0..DISCARD_ATTEMPTS {
+        match std::fs::remove_dir_all(path) {
+            Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => std::thread::sleep(DISCARD_PAUSE),
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", path)(error)),
+            _ => return Ok(()),
+        }
     }
+    Err(Error::io("remove", path)(std::io::ErrorKind::DirectoryNotEmpty.into()))
 }
 
 fn has_entries(path: &Path) -> bool {
