@@ -52,7 +52,7 @@ pub struct ShardBudget {
 
 /// Tantivy refuses a smaller writer.
 const WRITER_BYTES_MIN: usize = 16 << 20;
-/// One remembered context: 48 bytes in a map that is on average three quarters full, with room to grow.
+/// One remembered context: 56 bytes in a map that is on average three quarters full, with room to grow.
 const SEEN_ENTRY_BYTES: usize = 96;
 
 impl Config {

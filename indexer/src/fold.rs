@@ -186,9 +186,28 @@ impl Seen {
 /// of which the older is dropped when the younger is full.
 #[derive(Debug)]
 pub struct SeenLately {
-    young: HashMap<u64, Seen>,
-    old: HashMap<u64, Seen>,
+    young: HashMap<u64, Lately>,
+    old: HashMap<u64, Lately>,
     entries_max: usize,
+}
+
+/// What is stored of a context, and the newest time at which its attributes were sent, whether that was stored or not:
+/// other attributes of an earlier time may come later, and must not win over those.
+#[derive(Clone, Copy, Debug)]
+struct Lately {
+    seen: Seen,
+    /// Microseconds.
+    sent_at: i64,
+}
+
+impl Lately {
+    fn covers(&mut self, sighting: &Sighting<'_>, refresh: i64) -> bool {
+        let is_covered = self.seen.covers(sighting, refresh);
+        if is_covered && sighting.context.is_some() {
+            self.sent_at = self.sent_at.max(sighting.seen_at);
+        }
+        is_covered
+    }
 }
 
 impl SeenLately {
@@ -197,20 +216,32 @@ impl SeenLately {
     }
 
     pub fn covers(&mut self, identity: u64, sighting: &Sighting<'_>, refresh: i64) -> bool {
-        if let Some(seen) = self.young.get(&identity) {
-            return seen.covers(sighting, refresh);
+        if let Some(lately) = self.young.get_mut(&identity) {
+            return lately.covers(sighting, refresh);
         }
-        let Some(seen) = self.old.remove(&identity) else { return false };
-        self.remember(identity, seen);
-        seen.covers(sighting, refresh)
+        let Some(mut lately) = self.old.remove(&identity) else { return false };
+        let is_covered = lately.covers(sighting, refresh);
+        self.insert(identity, lately);
+        is_covered
     }
 
-    /// Remembers what is stored, or will be with the next commit.
-    pub fn remember(&mut self, identity: u64, seen: Seen) {
+    /// Remembers what is stored, or will be with the next commit, and that its attributes were sent at `sent_at`.
+    pub fn remember(&mut self, identity: u64, seen: Seen, sent_at: i64) {
+        let known = self.sent_at(identity, seen.content).unwrap_or(i64::MIN);
+        self.insert(identity, Lately { seen, sent_at: sent_at.max(known) });
+    }
+
+    /// The newest time at which the attributes with this hash were sent, if they are what is remembered.
+    pub fn sent_at(&self, identity: u64, content: u64) -> Option<i64> {
+        let lately = self.young.get(&identity).or_else(|| self.old.get(&identity))?;
+        (lately.seen.content == content).then_some(lately.sent_at)
+    }
+
+    fn insert(&mut self, identity: u64, lately: Lately) {
         if self.young.len() >= self.entries_max / 2 && !self.young.contains_key(&identity) {
             self.old = std::mem::take(&mut self.young);
         }
-        self.young.insert(identity, seen);
+        self.young.insert(identity, lately);
     }
 }
 
@@ -300,7 +331,7 @@ mod tests {
         let mut lately = SeenLately::new(100);
         let first = at(Some(r#"{"a":1}"#), 100, "one");
         assert!(!lately.covers(7, &first, 10 * SECOND));
-        lately.remember(7, Seen::of(&folded(&[first])));
+        lately.remember(7, Seen::of(&folded(&[first])), first.seen_at);
         let mut covers = |sighting: Sighting<'_>| lately.covers(7, &sighting, 10 * SECOND);
         assert!(covers(at(Some(r#"{"a":1}"#), 109, "one")));
         assert!(covers(at(None, 109, "one")));
@@ -321,7 +352,7 @@ mod tests {
     fn memory_of_what_was_seen_is_bounded() {
         let mut lately = SeenLately::new(100);
         let seen = Seen::of(&folded(&[sighting(None, 1, "")]));
-        (0..10_000).for_each(|identity| lately.remember(identity, seen));
+        (0..10_000).for_each(|identity| lately.remember(identity, seen, 1));
         assert!(lately.young.len() + lately.old.len() <= 100);
     }
 

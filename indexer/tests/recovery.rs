@@ -220,6 +220,21 @@ async fn unchanged_contexts_are_not_written_again() {
     flow.stop().await;
 }
 
+/// The newer sighting was not worth a write, as it changed nothing; it is newer all the same.
+#[tokio::test(flavor = "multi_thread")]
+async fn older_attributes_that_come_late_do_not_win() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = Flow::start(dir.path(), new_log());
+    let seen = |plan: &str, at| Seen::context(&json!({"kind": "user", "key": "u", "plan": plan}), at);
+    flow.see(&[seen("new", ago(100))]).await;
+    flow.see(&[seen("new", ago(50))]).await;
+    flow.see(&[seen("old", ago(70))]).await;
+    assert_eq!(flow.search("plan equals new").await, ["u"]);
+    flow.see(&[seen("newest", ago(40))]).await;
+    assert_eq!(flow.search("plan equals newest").await, ["u"]);
+    flow.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn directory_in_use_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();

@@ -191,14 +191,15 @@ impl OpenWriter {
             metrics.unchanged_sightings.inc();
             return Ok(());
         }
-        let (stored, is_stored) = match self.pending.remove(&identity) {
+        let (mut stored, is_stored) = match self.pending.remove(&identity) {
             Some(pending) => {
                 self.pending_bytes -= pending.record.bytes() + identity.len();
                 (Some(pending.record), pending.is_stored)
             }
             None => match self.writer.reader().find_unless(&identity, |seen| seen.covers(sighting, refresh))? {
                 Some((seen, None)) => {
-                    self.seen.remember(identity_hash, seen);
+                    let sent_at = if sighting.context.is_some() { sighting.seen_at } else { i64::MIN };
+                    self.seen.remember(identity_hash, seen, sent_at);
                     metrics.unchanged_sightings.inc();
                     return Ok(());
                 }
@@ -206,9 +207,17 @@ impl OpenWriter {
                 None => (None, false),
             },
         };
+        if let Some(record) = &mut stored
+            && let Some(sent_at) = self.seen.sent_at(identity_hash, record.content)
+            && record.attributes_at > i64::MIN
+        {
+            // Sent again since, which was not worth a write.
+            record.attributes_at = record.attributes_at.max(sent_at);
+            record.last_seen = record.last_seen.max(sent_at);
+        }
         let (record, unreadable) = fold(stored, sighting);
         metrics.unreadable_contexts.inc_by(u64::from(unreadable));
-        self.seen.remember(identity_hash, Seen::of(&record));
+        self.seen.remember(identity_hash, Seen::of(&record), record.attributes_at);
         self.pending_bytes += record.bytes() + identity.len();
         self.pending.insert(identity, Pending { environment: sighting.environment, record, is_stored });
         self.dirty = true;
