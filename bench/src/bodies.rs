@@ -40,3 +40,12 @@ fn recorded(file: &str) -> anyhow::Result<String> {
     let request: Value = serde_json::from_str(&text)?;
     Ok(request["body"].as_str().context("the recorded request has a text body")?.to_owned())
 }
+
+/// Positions after `prefix` where four digits follow.
+pub fn digits_after(bytes: &[u8], prefix: &[u8]) -> Vec<usize> {
+    let starts = bytes.windows(prefix.len() + 4).enumerate().filter(|(_, window)| window.starts_with(prefix));
+    starts
+        .filter(|(_, window)| window[prefix.len()..].iter().all(u8::is_ascii_digit))
+        .map(|(start, _)| start + prefix.len())
+        .collect()
+}

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use crate::bodies;
+
 /// A keep-alive connection.
 pub struct Connection {
     stream: TcpStream,
@@ -81,7 +83,7 @@ impl Template {
         );
         let payload_id = head.rfind("00000000-0000-4000").expect("in the head above");
         let bytes = [head.as_bytes(), body].concat();
-        let keys = if vary { digits_after(&bytes, b"user-") } else { Vec::new() };
+        let keys = if vary { bodies::digits_after(&bytes, b"user-") } else { Vec::new() };
         Self { bytes, payload_id, keys }
     }
 
@@ -101,13 +103,4 @@ impl Template {
         let id = uuid::Builder::from_random_bytes(id.to_be_bytes()).into_uuid();
         id.hyphenated().encode_lower(&mut request[self.payload_id..self.payload_id + 36])
     }
-}
-
-/// Positions after `prefix` where four digits follow.
-fn digits_after(bytes: &[u8], prefix: &[u8]) -> Vec<usize> {
-    let starts = bytes.windows(prefix.len() + 4).enumerate().filter(|(_, window)| window.starts_with(prefix));
-    starts
-        .filter(|(_, window)| window[prefix.len()..].iter().all(u8::is_ascii_digit))
-        .map(|(start, _)| start + prefix.len())
-        .collect()
 }

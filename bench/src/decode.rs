@@ -22,7 +22,8 @@ const BODIES: [&str; 5] = [
     "rust-server-3.2.0/001.json",
 ];
 
-fn head() -> PayloadHead {
+/// What headers and path of a Python SDK's request say.
+pub fn head() -> PayloadHead {
     let environment = Environment::new("default", "dev");
     PayloadHead {
         environment_hash: environment.hash(),

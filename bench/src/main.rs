@@ -16,6 +16,8 @@ mod process;
 mod server;
 
 mod bare;
+mod compact;
+mod counting;
 mod decode;
 mod durable;
 mod durable_ingest;
@@ -58,6 +60,8 @@ enum Command {
     Overload(overload::OverloadArgs),
     /// A long run with or without load: memory, core-time and lag over time.
     Soak(soak::SoakArgs),
+    /// From log to table: landing and merging alone, with memory, bytes and requests.
+    Compact(compact::CompactArgs),
     /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
     Decode,
     /// The context index alone: indexing and questions, over generated contexts.
@@ -81,6 +85,7 @@ fn main() -> anyhow::Result<()> {
         Command::Flow(args) => flow::run(&args),
         Command::Overload(args) => overload::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Compact(args) => compact::run(&args),
         Command::Decode => {
             decode::run();
             Ok(())
