@@ -5,10 +5,12 @@
 //! holds more than [`LETTERS_MAX`] rows or one body.
 //! Not here: SQL of users (`query`), and the tables themselves (`compactor`).
 
+use std::sync::{Arc, OnceLock};
+
 use anyhow::Context;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::DataType;
-use compactor::StorageConfig;
+use compactor::{Storage, StorageConfig};
 use datafusion::prelude::SessionContext;
 use futures::TryStreamExt;
 use serde_json::{Map, Value};
@@ -25,6 +27,8 @@ const EVALUATION_DAYS: [(u32, u32); 3] = [(0, 1), (2, 7), (8, 30)];
 #[derive(Clone, Debug)]
 pub struct Lake {
     storage: StorageConfig,
+    /// Opened with the first question; its connections serve those that follow.
+    opened: Arc<OnceLock<Storage>>,
 }
 
 /// A dead letter as JSON, and the bytes of its body.
@@ -41,12 +45,19 @@ pub struct ContextPlace {
 
 impl Lake {
     pub fn new(storage: StorageConfig) -> Self {
-        Self { storage }
+        Self { storage, opened: Arc::default() }
     }
 
     /// A session with all tables and views.
     pub async fn session(&self) -> anyhow::Result<SessionContext> {
-        compactor::sql_context(&self.storage).await.context("opening the tables")
+        let storage = match self.opened.get() {
+            Some(storage) => storage,
+            None => {
+                let storage = Storage::open(&self.storage).context("opening the storage")?;
+                self.opened.get_or_init(|| storage)
+            }
+        };
+        compactor::sql_context_on(storage).await.context("opening the tables")
     }
 
     /// Dead letters without headers and body, newest first; `reason` keeps only those with it.

@@ -21,10 +21,13 @@ use crate::table::load::commit_path;
 use crate::table::state::TableState;
 use crate::table::store::PutNew;
 use crate::table::{ENGINE, Table};
+use crate::write::{Begun, DataFile};
 use crate::{Error, Result};
 
 /// With the back-off below, ten attempts outlast half a minute of an unreachable store.
 const ATTEMPTS_MAX: u32 = 10;
+/// A commit names no file whose writing began longer ago. It is far more than any landing or merge takes.
+pub(crate) const FILES_AGE_MAX: Duration = Duration::from_secs(30 * 60);
 const BACKOFF_FIRST: Duration = Duration::from_millis(50);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
@@ -33,11 +36,26 @@ const BACKOFF_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Change {
     pub operation: &'static str,
     pub parameters: Vec<(&'static str, Value)>,
-    pub adds: Vec<Add>,
+    pub files: NewFiles,
     pub removes: Vec<Remove>,
     /// Application id and the version it stands at afterwards.
     pub txns: Vec<(String, i64)>,
     pub own: OwnInfo,
+}
+
+/// Files that a change makes visible.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NewFiles {
+    adds: Vec<Add>,
+    /// When the writing of the oldest of them began.
+    begun: Option<Begun>,
+}
+
+impl NewFiles {
+    pub fn new(files: &[DataFile], now_millis: i64, data_change: bool) -> Self {
+        let adds = files.iter().map(|file| file.add(now_millis, data_change)).collect();
+        Self { adds, begun: files.iter().map(|file| file.begun).min() }
+    }
 }
 
 impl Change {
@@ -59,7 +77,7 @@ impl Change {
             Action { txn: Some(txn), ..Default::default() }
         }));
         actions.extend(self.removes.iter().map(|remove| Action { remove: Some(remove.clone()), ..Default::default() }));
-        actions.extend(self.adds.iter().map(|add| Action { add: Some(add.clone()), ..Default::default() }));
+        actions.extend(self.files.adds.iter().map(|add| Action { add: Some(add.clone()), ..Default::default() }));
         actions
     }
 }
@@ -71,6 +89,7 @@ impl Table {
     /// Commits `change` and returns the version that shows it.
     ///
     /// # Errors
+    /// `FilesTooOld` (kind `Retry`): the files must be written anew; these may be named by an earlier attempt.
     /// What `guard` says, or `Contended`: the change is not visible and never will be, its new files may be deleted.
     /// `Undecided` (kind `Retry`): it may become visible; keep the files, read the state again before going on.
     pub async fn commit(&self, change: &Change, guard: Guard<'_>) -> Result<u64> {
@@ -78,10 +97,26 @@ impl Table {
         let mut state = self.state.lock().await;
         let actions = change.actions(&commit_id, self.now_millis());
         let bytes = actions::encode(&actions);
-        let version = self.commit_encoded(&mut state, &commit_id, &actions, bytes, guard).await?;
+        let guard = |state: &TableState| {
+            self.check_age(change.files.begun)?;
+            guard(state)
+        };
+        let version = self.commit_encoded(&mut state, &commit_id, &actions, bytes, &guard).await?;
         self.metrics.commits.with_label_values(&[self.spec.name]).inc();
         self.show(&state);
         Ok(version)
+    }
+
+    /// Refuses files that [`crate::retention::sweep`] may soon take for forgotten ones. Asked directly before each write.
+    fn check_age(&self, begun: Option<Begun>) -> Result<()> {
+        let Some(begun) = begun else { return Ok(()) };
+        // The one clock stands still while the machine sleeps, the other may be set back.
+        let clock = &self.runtime.clock;
+        let age = clock.instant().duration_since(begun.instant).max(clock.now().since(begun.at));
+        match age <= FILES_AGE_MAX {
+            true => Ok(()),
+            false => Err(Error::FilesTooOld { table: self.spec.name, age }),
+        }
     }
 
     async fn commit_encoded(

@@ -7,6 +7,7 @@ use events::limits;
 use runtime::{ByteSize, DurationText};
 use serde::{Deserialize, Serialize};
 
+use crate::write::ROW_GROUP_RAW_BYTES;
 use crate::{Error, Result};
 
 /// Where tables live.
@@ -105,12 +106,16 @@ impl Config {
 }
 
 /// How the memory budget is divided. Fixed shares need no negotiation between stages that could starve one another.
+/// `tests/backlog_memory.rs` holds the sum against the heap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Shares {
-    /// Decoded rows that wait for their commit; another as much is needed while they are sorted and encoded.
+    /// Decoded rows that wait for their commit. While they are encoded, half as much again goes to numbers per row and as
+    /// much again, at worst, to the distinct values of one column and what is encoded already.
     pub buffer_bytes: usize,
-    /// Inputs and output of one merge.
+    /// Inputs of one merge.
     pub merge_bytes: u64,
+    /// The row group that a merge is about to write: its codes and distinct values.
+    pub merge_row_group_bytes: usize,
     /// Entries of all de-duplication windows together.
     pub dedup_entries: usize,
 }
@@ -121,9 +126,11 @@ const DEDUP_ENTRY_BYTES: u64 = 32;
 impl Shares {
     fn of(budget: ByteSize) -> Self {
         let quarter = budget.bytes() / 4;
+        let merge_row_group_bytes = (quarter / 3).min(ROW_GROUP_RAW_BYTES as u64);
         Self {
-            buffer_bytes: quarter as usize,
-            merge_bytes: quarter,
+            buffer_bytes: (budget.bytes() / 6) as usize,
+            merge_bytes: quarter - merge_row_group_bytes,
+            merge_row_group_bytes: merge_row_group_bytes as usize,
             dedup_entries: (quarter / DEDUP_ENTRY_BYTES) as usize,
         }
     }

@@ -30,7 +30,7 @@ const REBUILD_FETCH_BYTES: usize = 8 << 20;
 
 /// One record, taken from the log.
 pub(crate) enum Taken {
-    Frame(FrameRows, UnixMicros),
+    Frame(FrameRows),
     /// Its bytes go to the dead letters, the partition goes on.
     Poisoned(Poisoned),
 }
@@ -60,6 +60,10 @@ pub(crate) struct PartitionReader {
     pub start: Offset,
     /// One past the last record of the log, as last seen.
     pub end: Offset,
+    /// When the log had taken the first record that is not landed, as far as known.
+    waiting_since: Option<UnixMicros>,
+    /// The same of the last record taken.
+    reached: Option<UnixMicros>,
     positioned: bool,
     /// Why this partition does not go on.
     pub stopped: Option<String>,
@@ -84,6 +88,8 @@ impl PartitionReader {
             next: Offset(0),
             start: Offset(0),
             end: Offset(0),
+            waiting_since: None,
+            reached: None,
             positioned: false,
             stopped: None,
             window: DedupWindow::new(dedup.window, dedup.entries_max),
@@ -103,6 +109,21 @@ impl PartitionReader {
 
     pub fn range(&self) -> OffsetRange {
         OffsetRange::new(self.start, self.next)
+    }
+
+    /// Looks how far behind the table is, without taking a place: rebuilding the window can take long.
+    pub async fn look(&mut self, stored: &Stored, log: &dyn LogReader) -> Result<()> {
+        let held = log.bounds(self.topic_partition).await?;
+        let start = stored.offset.map_or(held.start, |offset| Offset(offset.clamp(held.start.0, held.end.0)));
+        (self.start, self.next, self.end) = (start, start, held.end);
+        self.waiting_since = self.time_at(log, start).await?;
+        Ok(())
+    }
+
+    /// When the log took the record at an offset.
+    async fn time_at(&self, log: &dyn LogReader, offset: Offset) -> Result<Option<UnixMicros>> {
+        let records = log.fetch(self.topic_partition, offset, 1, Duration::ZERO).await?;
+        Ok(records.first().map(|record| record.appended_at))
     }
 
     /// Goes to where the table stands and rebuilds the window of payload ids before it.
@@ -139,15 +160,23 @@ impl PartitionReader {
         self.next = self.start;
         self.end = held.end;
         self.window = DedupWindow::new(dedup.window, dedup.entries_max);
-        self.rebuild_window(log, dedup.window).await?;
+        self.waiting_since = self.time_at(log, self.start).await?;
+        // While there is no record at the start, the one before. Never our own clock: set an hour ahead, it would put the
+        // window behind everything that the log holds.
+        let start_time = match self.waiting_since {
+            None if self.start > held.start => self.time_at(log, Offset(self.start.0 - 1)).await?,
+            time => time,
+        };
+        if let Some(time) = start_time {
+            self.rebuild_window(log, time.saturating_sub(dedup.window)).await?;
+        }
         self.positioned = true;
         Ok(())
     }
 
-    /// Peeks into every record from one window before the start offset up to it.
-    async fn rebuild_window(&mut self, log: &dyn LogReader, window: Duration) -> Result<()> {
-        let Some(start_time) = self.start_time(log).await? else { return Ok(()) };
-        let mut offset = log.offset_at(self.topic_partition, start_time.saturating_sub(window)).await?;
+    /// Peeks into every record from a time on up to the start offset.
+    async fn rebuild_window(&mut self, log: &dyn LogReader, since: UnixMicros) -> Result<()> {
+        let mut offset = log.offset_at(self.topic_partition, since).await?;
         while offset < self.start {
             let records = log.fetch(self.topic_partition, offset, REBUILD_FETCH_BYTES, Duration::ZERO).await?;
             let Some(last) = records.last() else { break };
@@ -164,20 +193,6 @@ impl PartitionReader {
         Ok(())
     }
 
-    /// When the log took the record at the start offset; while there is none, when it took the one before. Never our own
-    /// clock: set an hour ahead, it would put the window behind everything that the log holds.
-    async fn start_time(&self, log: &dyn LogReader) -> Result<Option<UnixMicros>> {
-        let at = async |offset| {
-            let records = log.fetch(self.topic_partition, offset, 1, Duration::ZERO).await?;
-            Ok::<_, Error>(records.first().map(|record| record.appended_at))
-        };
-        match at(self.start).await? {
-            Some(time) => Ok(Some(time)),
-            None if self.start > log.bounds(self.topic_partition).await?.start => at(Offset(self.start.0 - 1)).await,
-            None => Ok(None),
-        }
-    }
-
     /// Records after those already fetched; waits up to `wait_max` for the first. Changes nothing: see [`Self::accept`].
     pub async fn fetch(&self, log: &dyn LogReader, wait_max: Duration) -> Result<Vec<FetchedRecord>> {
         Ok(log.fetch(self.topic_partition, self.next, FETCH_BYTES_MAX, wait_max).await?)
@@ -190,7 +205,24 @@ impl PartitionReader {
             "{} went backwards",
             self.topic_partition
         );
+        if let Some(first) = records.first() {
+            self.waiting_since.get_or_insert(first.appended_at);
+        }
         self.fetched = records.into();
+    }
+
+    /// What was taken is in the table now.
+    pub fn landed(&mut self) {
+        self.base = Some(self.next.0);
+        self.start = self.next;
+        let fetched = self.fetched.front().map(|record| record.appended_at);
+        // What follows the last record taken is hardly younger than that.
+        self.waiting_since = fetched.or(self.reached.filter(|_| self.end > self.next));
+    }
+
+    /// When the log had taken the oldest record that is not landed; `None` if there is none, or it was not read yet.
+    pub fn waiting_since(&self) -> Option<UnixMicros> {
+        self.waiting_since.filter(|_| self.end > self.start)
     }
 
     /// Records of the log that are not taken yet, as far as known.
@@ -207,8 +239,10 @@ impl PartitionReader {
         let record = self.fetched.pop_front()?;
         self.next = record.offset.next();
         self.end = self.end.max(self.next);
+        self.reached = Some(record.appended_at);
+        self.waiting_since.get_or_insert(record.appended_at);
         Some(match self.open(&record) {
-            Ok(rows) => Taken::Frame(rows, record.appended_at),
+            Ok(rows) => Taken::Frame(rows),
             Err(what) => Taken::Poisoned(Poisoned {
                 topic_partition: self.topic_partition,
                 app_id: self.app_id.clone(),

@@ -23,10 +23,10 @@ use object_store::path::Path;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
 use runtime::{Runtime, Telemetry};
 
-use crate::commit::Change;
+use crate::commit::{Change, NewFiles};
 use crate::metrics::Metrics;
 use crate::read::ObjectReader;
-use crate::retention::vacuum;
+use crate::retention::{sweep, vacuum};
 use crate::schema::CONTEXTS;
 use crate::table::Table;
 use crate::table::actions::PartitionValues;
@@ -169,7 +169,7 @@ impl ContextTable {
             ("sequence".to_owned(), Some(sequence.to_string())),
         ]);
         let effort = if change.is_base { Effort::Merge } else { Effort::Landing };
-        let mut writer = RollingWriter::new(&self.table, partition, effort, self.target_file_bytes);
+        let mut writer = RollingWriter::new(&self.table, partition, effort, self.target_file_bytes)?;
         let written: std::result::Result<(), E> = async {
             while let Some(states) = states.try_next().await? {
                 if !states.is_empty() {
@@ -179,7 +179,7 @@ impl ContextTable {
             Ok(writer.close().await?)
         }
         .await;
-        let files = writer.into_closed();
+        let files = writer.into_closed().await;
         if let Err(error) = written {
             discard(&self.table, &files).await;
             return Err(error);
@@ -212,7 +212,7 @@ impl ContextTable {
                 ("partition", change.partition.into()),
                 ("next", change.next.into()),
             ],
-            adds: files.iter().map(|file| file.add(now, true)).collect(),
+            files: NewFiles::new(files, now, true),
             removes,
             txns: vec![
                 (offset_app(&change.topic_id, change.partition), change.next),
@@ -236,6 +236,7 @@ impl ContextTable {
             checkpoint_if_due(&self.table).await?;
             if change.is_base {
                 while vacuum(&self.table, self.vacuum_age).await? > 0 {}
+                sweep(&self.table, self.vacuum_age).await?;
                 let partition = format!("log_partition={}", change.partition);
                 self.table.store.remove_empty_folders(&partition).await;
             }

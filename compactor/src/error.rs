@@ -24,6 +24,9 @@ pub enum Error {
     /// The commit is known not to be visible.
     #[error("commit to table {table} met other commits {attempts} times")]
     Contended { table: &'static str, attempts: u32 },
+    /// They are written anew.
+    #[error("files for table {table} were begun {} s ago and may no longer be committed", age.as_secs())]
+    FilesTooOld { table: &'static str, age: std::time::Duration },
     #[error("table {table} is not usable: {what}")]
     Table { table: &'static str, what: String },
     #[error(
@@ -62,7 +65,7 @@ impl Error {
         match self {
             Self::Log(error) => error.kind(),
             Self::Store { .. } | Self::Undecided { .. } | Self::Contended { .. } => ErrorKind::Retry,
-            Self::Fenced { .. } | Self::FileGone { .. } | Self::Delta(_) => ErrorKind::Retry,
+            Self::Fenced { .. } | Self::FileGone { .. } | Self::FilesTooOld { .. } | Self::Delta(_) => ErrorKind::Retry,
             // The store failed beneath the writer or reader, not the file.
             Self::Parquet { source: parquet::errors::ParquetError::External(_), .. } => ErrorKind::Retry,
             Self::Parquet { .. } | Self::Arrow(_) => ErrorKind::Fatal,

@@ -1,6 +1,7 @@
 //! Frames, logs and tables for tests.
 
 pub(crate) mod faults;
+pub(crate) mod s3;
 
 use std::sync::Arc;
 
@@ -15,6 +16,16 @@ use eventlog::{AppendRecord, LogWriter, frame};
 use events::{DeadLettersBatch, EventKind, EventsBatch, LogBatch, Topic, TopicPartition, schema};
 use runtime::{DurationText, Runtime, UnixMicros};
 
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::writer::SerializedFileWriter;
+
+use crate::encode::chunk::{Chunk, ChunkEncoder};
+use crate::encode::{Target, parquet_schema};
+use crate::expand::{Expansion, Group};
+use crate::metrics::Metrics;
+use crate::schema::{DEAD_LETTERS, EVENTS, TableSpec};
+use crate::table::Table;
+use crate::write::properties;
 use crate::{Compactor, Config, Error, Result, Steps, Storage, StorageConfig, sql_context_on};
 
 /// 2026-11-22T10:00:00Z
@@ -287,9 +298,41 @@ pub(crate) fn is_stopped<T>(result: Result<T>) -> bool {
 }
 
 impl World {
+    /// A table as another process sees it.
+    pub async fn table(&self, spec: &'static TableSpec) -> Table {
+        let runtime = self.new_runtime();
+        let metrics = Metrics::new(&runtime.telemetry);
+        Table::open(spec, &self.storage, self.config.vacuum_age.get(), runtime, metrics).await.unwrap()
+    }
+
     /// Live files of the table `events`.
     pub async fn compactor_files(&self) -> usize {
         let state = crate::table::load::load("events", &self.storage.table("events")).await.unwrap();
         state.unwrap().files.len()
     }
+}
+
+/// The rows of a group as a reader of its file sees them.
+pub(crate) async fn rows_of(expansion: &Expansion<'_>, group: &Group) -> RecordBatch {
+    let spec = if group.partition.contains_key("kind") { &EVENTS } else { &DEAD_LETTERS };
+    let (schema, mut encoder) = (parquet_schema(spec), ChunkEncoder::new(Some(1)).unwrap());
+    let properties = Arc::new(properties(spec, Some(1)));
+    let target = Target { encoder: &mut encoder, schema: &schema, properties: &properties, chunks: Vec::new() };
+    let chunks = expansion.encode(&group.rows, target).await.unwrap();
+    read_chunks(spec, chunks)
+}
+
+/// One row group as a file, read back.
+pub(crate) fn read_chunks(spec: &TableSpec, chunks: Vec<Chunk>) -> RecordBatch {
+    let properties = Arc::new(properties(spec, Some(1)));
+    let mut writer = SerializedFileWriter::new(Vec::new(), parquet_schema(spec).root_schema_ptr(), properties).unwrap();
+    let mut row_group = writer.next_row_group().unwrap();
+    for chunk in chunks {
+        row_group.append_column(&chunk.bytes, chunk.close).unwrap();
+    }
+    row_group.close().unwrap();
+    let file = Bytes::from(writer.into_inner().unwrap());
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().with_batch_size(1 << 20).build().unwrap();
+    let batches: Vec<_> = reader.map(std::result::Result::unwrap).collect();
+    arrow::compute::concat_batches(&batches[0].schema(), &batches).unwrap()
 }

@@ -20,9 +20,9 @@ use runtime::{ErrorKind, Runtime, Shutdown, UnixMicros};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::commit::Change;
+use crate::commit::{Change, NewFiles};
 use crate::consume::{DedupSettings, PartitionReader, Poisoned, READER, Stored, Taken, readers};
-use crate::expand::{Expansion, FrameRows, expand};
+use crate::expand::{Expansion, FrameRows, Group, expand};
 use crate::ledger::{Destination, Tally};
 use crate::metrics::Metrics;
 use crate::poison;
@@ -30,7 +30,7 @@ use crate::status::{StatusBoard, TopicProgress};
 use crate::table::Table;
 use crate::table::actions::OwnInfo;
 use crate::table::state::TableState;
-use crate::write::{BATCH_ROWS, DataFile, Effort, RollingWriter, discard};
+use crate::write::{DataFile, Effort, ROW_GROUP_ROWS, RollingWriter, discard};
 use crate::{Error, Result, Step, Steps};
 
 /// With nothing to read, wake this often to look at the lag.
@@ -60,8 +60,8 @@ struct Buffer {
     bytes: usize,
     tally: Tally,
     poisoned: Vec<Poisoned>,
-    /// When the first record came in, and when the log had taken it.
-    since: Option<(Instant, UnixMicros)>,
+    /// When the first record came in.
+    since: Option<Instant>,
 }
 
 /// Lands one topic in one table.
@@ -76,8 +76,6 @@ pub(crate) struct Lander {
     metrics: Metrics,
     readers: Vec<PartitionReader>,
     buffer: Buffer,
-    /// When the log had taken the newest record that was taken from it: what still waits is hardly older.
-    reached: Option<UnixMicros>,
     status: StatusBoard,
     landed: Arc<Notify>,
     steps: Steps,
@@ -111,11 +109,19 @@ impl Lander {
             metrics,
             readers,
             buffer: Buffer::default(),
-            reached: None,
             status,
             landed,
             steps,
         }
+    }
+
+    /// Tells how far behind the table is before the first record is taken.
+    pub async fn look(&mut self) -> Result<()> {
+        for reader in &mut self.readers {
+            let stored = Stored::of(&*self.table.state().await, reader);
+            reader.look(&stored, self.log.as_ref()).await?;
+        }
+        self.report().await
     }
 
     /// Lands until shutdown; failures are repeated with growing pauses.
@@ -185,7 +191,7 @@ impl Lander {
     fn until_due(&self) -> Duration {
         match self.buffer.since {
             None => IDLE_WAIT,
-            Some((since, _)) => {
+            Some(since) => {
                 (since + self.settings.commit_interval).saturating_duration_since(self.runtime.clock.instant())
             }
         }
@@ -240,8 +246,8 @@ impl Lander {
 
     fn buffer_record(&mut self, record: Taken) {
         let now = self.runtime.clock.instant();
-        let appended_at = match record {
-            Taken::Frame(rows, appended_at) => {
+        match record {
+            Taken::Frame(rows) => {
                 let destination =
                     if self.topic == Topic::DeadLetters { Destination::DeadLettered } else { Destination::Landed };
                 self.buffer.tally.count(rows.payloads(), &rows.dropped, destination);
@@ -249,19 +255,15 @@ impl Lander {
                 self.metrics.deduplicated_payloads.with_label_values(&[self.table.spec.name]).inc_by(dropped as u64);
                 self.buffer.bytes += rows.bytes;
                 self.buffer.frames.push(rows);
-                appended_at
             }
             Taken::Poisoned(poisoned) => {
                 tracing::warn!(topic = %self.topic, offset = %poisoned.offset, what = poisoned.what, "log record cannot be read, its bytes go to the dead letters");
                 self.metrics.unreadable_records.inc();
                 self.buffer.bytes += poisoned.bytes.len();
-                let appended_at = poisoned.appended_at;
                 self.buffer.poisoned.push(poisoned);
-                appended_at
             }
-        };
-        self.buffer.since.get_or_insert((now, appended_at));
-        self.reached = self.reached.max(Some(appended_at));
+        }
+        self.buffer.since.get_or_insert(now);
     }
 
     /// Waits until any partition has a record, the commit is due, or shutdown begins.
@@ -293,15 +295,12 @@ impl Lander {
             poison::land(&self.dead_letters, &self.buffer.poisoned).await?;
             self.steps.at(Step::PoisonLanded)?;
         }
-        let expansion = expand(self.topic, &self.buffer.frames)?;
-        let (files, written) = self.write(&expansion).await;
+        let (files, newest_received_at, written) = self.write().await;
         if written.is_err() {
             // The next attempt writes files of its own; a full disk must not fill further with each.
             discard(&self.table, &files).await;
             return written;
         }
-        let newest_received_at = expansion.newest_received_at;
-        drop(expansion);
         self.steps.at(Step::FilesWritten)?;
         match self.commit(&files, newest_received_at).await {
             Ok(()) => self.committed(&files, newest_received_at).await,
@@ -309,25 +308,35 @@ impl Lander {
         }
     }
 
-    /// The files that were written, and whether that is all of them.
-    async fn write(&self, expansion: &Expansion) -> (Vec<DataFile>, Result<()>) {
+    /// The files that were written, the latest receipt of their rows, and whether that is all of them.
+    async fn write(&self) -> (Vec<DataFile>, Option<i64>, Result<()>) {
+        let expansion = expand(self.topic, &self.buffer.frames);
         let mut files = Vec::new();
         for group in &expansion.groups {
-            let (partition, target_bytes) = (group.partition.clone(), self.settings.target_file_bytes);
-            let mut writer = RollingWriter::new(&self.table, partition, Effort::Landing, target_bytes);
-            let written = async {
-                for rows in group.rows.chunks(BATCH_ROWS) {
-                    writer.write(&expansion.batch(rows)?).await?;
-                }
-                writer.close().await
-            };
-            let written = written.await;
-            files.extend(writer.into_closed());
+            let (closed, written) = self.write_group(&expansion, group).await;
+            files.extend(closed);
             if written.is_err() {
-                return (files, written);
+                return (files, None, written);
             }
         }
-        (files, Ok(()))
+        (files, expansion.newest_received_at, Ok(()))
+    }
+
+    async fn write_group(&self, expansion: &Expansion<'_>, group: &Group) -> (Vec<DataFile>, Result<()>) {
+        let (partition, target_bytes) = (group.partition.clone(), self.settings.target_file_bytes);
+        let mut writer = match RollingWriter::new(&self.table, partition, Effort::Landing, target_bytes) {
+            Ok(writer) => writer,
+            Err(error) => return (Vec::new(), Err(error)),
+        };
+        let written = async {
+            for rows in group.rows.chunks(ROW_GROUP_ROWS) {
+                let chunks = expansion.encode(rows, writer.target()).await?;
+                writer.write_row_group(chunks).await?;
+            }
+            writer.close().await
+        };
+        let written = written.await;
+        (writer.into_closed().await, written)
     }
 
     async fn commit(&self, files: &[DataFile], newest_received_at: Option<i64>) -> Result<()> {
@@ -338,9 +347,9 @@ impl Lander {
         let change = Change {
             operation: "STREAMING UPDATE",
             parameters: vec![("offsets", offsets.join(" ").into())],
-            adds: files.iter().map(|file| file.add(now, true)).collect(),
             txns: moved.iter().map(|reader| (reader.app_id.clone(), reader.next.0)).collect(),
             own: OwnInfo { ledger: self.buffer.tally.entries(), newest_received_at, ..Default::default() },
+            files: NewFiles::new(files, now, true),
             ..Default::default()
         };
         let table = self.table.spec.name;
@@ -369,8 +378,7 @@ impl Lander {
         for reader in self.readers.iter_mut().filter(|reader| reader.is_positioned()) {
             self.metrics.dedup_evicted_early.inc_by(reader.take_evicted_early());
             if !reader.range().is_empty() {
-                reader.base = Some(reader.next.0);
-                reader.start = reader.next;
+                reader.landed();
                 self.log.commit(READER, reader.topic_partition, reader.next);
             }
         }
@@ -405,9 +413,7 @@ impl Lander {
             progress.lag_records += (reader.end.0 - reader.start.0).max(0) as u64;
             progress.stopped.extend(reader.stopped.clone());
         }
-        // Right after a commit the buffer is empty, though the log may hold a backlog that was not read yet.
-        let unread = (progress.lag_records > 0).then_some(self.reached).flatten();
-        progress.oldest_waiting_at = self.buffer.since.map(|(_, at)| at).or(unread);
+        progress.oldest_waiting_at = self.readers.iter().filter_map(PartitionReader::waiting_since).min();
         self.metrics.lag_records.with_label_values(&[self.table.spec.name]).set(progress.lag_records as i64);
         self.status.set_topic(self.topic, progress);
         Ok(())
@@ -437,3 +443,6 @@ fn stop_if_fatal(reader: &mut PartitionReader, result: Result<()>) -> Result<()>
 
 #[cfg(test)]
 pub(crate) mod tests;
+
+#[cfg(test)]
+mod s3;

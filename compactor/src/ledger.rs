@@ -3,20 +3,24 @@
 //! Each landing commit carries the account of the rows it covers in its `commitInfo`, so the account is exact by
 //! construction: both become visible together. For queries those entries are copied to the small table `ledger`, again
 //! exactly once: its `txn` action holds the newest version of the source table that has been copied.
-//! What is accepted but in no entry yet is still in the log.
+//! What is accepted but in no entry yet is still in the log. The table follows at some distance, so that it has few
+//! files; who asks through SQL gets the entries that it lacks from the commits themselves ([`pending`]).
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray};
 use arrow::datatypes::{TimestampMicrosecondType, UInt32Type};
 use events::batch::column;
 
-use crate::commit::Change;
+use crate::commit::{Change, NewFiles};
+use crate::schema::LEDGER;
 use crate::table::Table;
-use crate::table::actions::{LedgerEntry, OwnInfo, PartitionValues};
+use crate::table::actions::{LedgerEntry, PartitionValues};
 use crate::table::load::read_commit;
 use crate::table::state::TableState;
+use crate::table::store::TableStore;
 use crate::write::{Effort, RollingWriter};
 use crate::{Error, Result};
 
@@ -79,33 +83,26 @@ impl Tally {
 
 /// Copies the entries of `source` that are not in `ledger` yet. Returns whether there were any versions to look at.
 pub(crate) async fn copy(source: &Table, ledger: &Table) -> Result<bool> {
-    let app_id = format!("ledger/{}", source.spec.name);
+    let app_id = app_id(source.spec.name);
     let newest = source.state().await.version;
     let copied = ledger.state().await.txns.get(&app_id).copied().unwrap_or(0);
     let until = newest.min(copied as u64 + VERSIONS_PER_COPY);
     if until <= copied as u64 {
         return Ok(false);
     }
-    let mut rows = Vec::new();
-    for version in copied as u64 + 1..=until {
-        // A missing commit was removed with the log's retention, long after its entries were due.
-        let Some(actions) = read_commit(source.spec.name, &source.store, version).await? else { continue };
-        let own = actions.into_iter().find_map(|action| action.commit_info?.tidegate);
-        rows.extend(own.unwrap_or_default().ledger.into_iter().map(|entry| (version, entry)));
-    }
+    let rows = entries(source.spec.name, &source.store, copied as u64 + 1..=until).await?;
     let mut files = Vec::new();
     if !rows.is_empty() {
-        let mut writer = RollingWriter::new(ledger, PartitionValues::new(), Effort::Landing, u64::MAX);
-        writer.write(&batch(ledger, source.spec.name, rows)?).await?;
+        let mut writer = RollingWriter::new(ledger, PartitionValues::new(), Effort::Landing, u64::MAX)?;
+        writer.write(&batch(source.spec.name, rows)?).await?;
         files = writer.finish().await?;
     }
     let now = ledger.now_millis();
     let change = Change {
         operation: "WRITE",
         parameters: vec![("mode", "Append".into())],
-        adds: files.iter().map(|file| file.add(now, true)).collect(),
         txns: vec![(app_id.clone(), until as i64)],
-        own: OwnInfo::default(),
+        files: NewFiles::new(&files, now, true),
         ..Default::default()
     };
     let guard = move |state: &TableState| match state.txns.get(&app_id).copied().unwrap_or(0) {
@@ -123,7 +120,40 @@ pub(crate) async fn copy(source: &Table, ledger: &Table) -> Result<bool> {
     }
 }
 
-fn batch(ledger: &Table, source: &str, mut rows: Vec<(u64, LedgerEntry)>) -> Result<RecordBatch> {
+/// Name under which the ledger notes how far it has copied a table.
+pub(crate) fn app_id(table: &str) -> String {
+    format!("ledger/{table}")
+}
+
+/// The accounts in the given commits of a table, with their version.
+async fn entries(
+    table: &'static str,
+    store: &TableStore,
+    versions: RangeInclusive<u64>,
+) -> Result<Vec<(u64, LedgerEntry)>> {
+    let mut rows = Vec::new();
+    for version in versions {
+        // A missing commit was removed with the log's retention, long after its entries were due.
+        let Some(actions) = read_commit(table, store, version).await? else { continue };
+        let own = actions.into_iter().find_map(|action| action.commit_info?.tidegate);
+        rows.extend(own.unwrap_or_default().ledger.into_iter().map(|entry| (version, entry)));
+    }
+    Ok(rows)
+}
+
+/// What the ledger, which has copied a table up to version `copied`, lacks for version `until` of it.
+pub(crate) async fn pending(
+    table: &'static str,
+    store: &TableStore,
+    copied: Option<i64>,
+    until: Option<u64>,
+) -> Result<RecordBatch> {
+    let (first, last) = (copied.unwrap_or_default() as u64 + 1, until.unwrap_or_default());
+    let first = first.max((last + 1).saturating_sub(VERSIONS_PER_COPY));
+    batch(table, entries(table, store, first..=last).await?)
+}
+
+fn batch(source: &str, mut rows: Vec<(u64, LedgerEntry)>) -> Result<RecordBatch> {
     rows.sort_by(|(_, a), (_, b)| (&a.project, &a.environment, a.hour).cmp(&(&b.project, &b.environment, b.hour)));
     let text = |get: fn(&LedgerEntry) -> &str| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(rows.iter().map(|(_, entry)| get(entry))))
@@ -144,5 +174,5 @@ fn batch(ledger: &Table, source: &str, mut rows: Vec<(u64, LedgerEntry)>) -> Res
         Arc::new(StringArray::from_iter_values(rows.iter().map(|_| source))),
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|(version, _)| *version as i64))),
     ];
-    Ok(RecordBatch::try_new(ledger.spec.file_schema(), columns)?)
+    Ok(RecordBatch::try_new(LEDGER.file_schema(), columns)?)
 }

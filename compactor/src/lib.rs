@@ -1,7 +1,7 @@
 //! Log to table: events and dead letters become open Delta tables, each acknowledged row exactly once.
 //!
 //! The walk of a record through the modules: `consume` reads it from where the table stands and `dedup`
-//! drops repeated payloads; `expand` turns frames into sorted rows; `write` makes Parquet files of them; `commit`
+//! drops repeated payloads; `expand` turns frames into sorted rows; `encode` makes column chunks and `write` Parquet files of them; `commit`
 //! makes files and offsets visible together; `land` is the loop around these. Beside it, `upkeep` merges small
 //! files, writes checkpoints, drops what is too old and keeps the `ledger`. `views` is for those who query.
 //!
@@ -18,6 +18,7 @@ mod commit;
 mod consume;
 mod contexts;
 mod dedup;
+mod encode;
 mod expand;
 #[cfg(test)]
 mod fixtures;
@@ -65,6 +66,9 @@ pub const LOG_READER: &str = consume::READER;
 /// Topics that this stage reads.
 pub const TOPICS: [Topic; 2] = [Topic::Events, Topic::DeadLetters];
 
+/// The start waits this long for the log to tell how far behind the tables are.
+const FIRST_LOOK_MAX: Duration = Duration::from_secs(1);
+
 /// Shutdown waits this long for the account of the last rows; the next start makes up for it.
 const LAST_LEDGER_MAX: Duration = Duration::from_secs(2);
 
@@ -86,7 +90,7 @@ impl Compactor {
     /// Opens the tables, making those that are missing.
     ///
     /// # Errors
-    /// `Config` (kind `Reject`) for mistakes in the configuration; `Store` (kind `Retry`) if the storage does not answer;
+    /// `Config` (kind `Reject`) for mistakes in the configuration, or a store that cannot keep two writers apart; `Store` (kind `Retry`) if the storage does not answer;
     /// `Table` (kind `Fatal`) if a table is there that this version must not write to.
     pub async fn open(
         storage: &StorageConfig,
@@ -106,6 +110,7 @@ impl Compactor {
         steps: Steps,
     ) -> Result<Self> {
         config.check()?;
+        storage.check_conditional_put(&runtime.entropy).await?;
         let metrics = Metrics::new(&runtime.telemetry);
         let kept = config.vacuum_age.get();
         let open = async |spec| Table::open(spec, &storage, kept, runtime.clone(), metrics.clone()).await.map(Arc::new);
@@ -133,6 +138,7 @@ impl Compactor {
             target_bytes: config.target_file_bytes.bytes(),
             files_min: config.merge_files_min as usize,
             memory_bytes: shares.merge_bytes,
+            row_group_bytes: shares.merge_row_group_bytes,
         };
         let settings = UpkeepSettings {
             merge: config.merge.then_some(merge),
@@ -140,9 +146,15 @@ impl Compactor {
             vacuum_age: config.vacuum_age.get(),
         };
         let sources = vec![Arc::clone(&events), Arc::clone(&dead_letters)];
+        let mut events = Lander::new(Topic::Events, events, context.clone());
+        let mut dead_letters = Lander::new(Topic::DeadLetters, dead_letters, context);
+        for lander in [&mut events, &mut dead_letters] {
+            // Only for the status: a log that does not answer now is read when it does.
+            land::unless(lander.look(), runtime.clock.wait(FIRST_LOOK_MAX)).await;
+        }
         let work = Work {
-            events: Lander::new(Topic::Events, events, context.clone()),
-            dead_letters: Lander::new(Topic::DeadLetters, dead_letters, context),
+            events,
+            dead_letters,
             upkeep: Upkeep::new(sources, ledger, settings, runtime.clone(), landed, steps),
         };
         Ok(Self { work: Mutex::new(work), status, metrics, runtime })

@@ -10,7 +10,8 @@ mod execute;
 
 pub(crate) use execute::execute;
 
-use crate::write::ROW_GROUP_BYTES;
+/// A row group as stored, as large as it usually is.
+const ROW_GROUP_BYTES: u64 = 4 << 20;
 
 /// Files of one merge. More would save few merges and cost memory and open requests each.
 const FILES_MAX: usize = 32;
@@ -34,6 +35,8 @@ pub(crate) struct MergeSettings {
     /// Files of one level that are worth a merge.
     pub files_min: usize,
     pub memory_bytes: u64,
+    /// The row group being written, before compression.
+    pub row_group_bytes: usize,
 }
 
 /// Picks the files of one partition to merge next; none if it is in shape.
@@ -74,7 +77,7 @@ fn level(bytes: u64) -> u32 {
 
 /// A reader holds one row group as stored and, unpacked, one page per column.
 fn input_memory(bytes: u64) -> u64 {
-    2 * bytes.min(ROW_GROUP_BYTES as u64) + INPUT_BYTES
+    2 * bytes.min(ROW_GROUP_BYTES) + INPUT_BYTES
 }
 
 #[cfg(test)]

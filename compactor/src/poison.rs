@@ -11,7 +11,7 @@ use arrow::array::{
 };
 use events::DeadLetterReason;
 
-use crate::commit::Change;
+use crate::commit::{Change, NewFiles};
 use crate::consume::Poisoned;
 use crate::expand::date;
 use crate::ledger::Tally;
@@ -49,7 +49,7 @@ pub(crate) async fn land(table: &Table, poisoned: &[Poisoned]) -> Result<()> {
     let mut files = Vec::new();
     for (day, records) in by_day {
         let partition = PartitionValues::from([("event_date".to_owned(), Some(date(day)))]);
-        let mut writer = RollingWriter::new(table, partition, Effort::Landing, u64::MAX);
+        let mut writer = RollingWriter::new(table, partition, Effort::Landing, u64::MAX)?;
         writer.write(&batch(table, &records)?).await?;
         files.extend(writer.finish().await?);
     }
@@ -63,9 +63,9 @@ pub(crate) async fn land(table: &Table, poisoned: &[Poisoned]) -> Result<()> {
     let now = table.now_millis();
     let change = Change {
         operation: "STREAMING UPDATE",
-        adds: files.iter().map(|file| file.add(now, true)).collect(),
         txns: next.into_iter().collect(),
         own: OwnInfo { ledger: tally.entries(), ..Default::default() },
+        files: NewFiles::new(&files, now, true),
         ..Default::default()
     };
     let first = new[0];

@@ -2,19 +2,23 @@
 //!
 //! [`expire`] takes whole `event_date` partitions out of a table, in a commit like any other. [`vacuum`] deletes files
 //! that the table's own history says were replaced or dropped, once that is long enough ago for every reader of an older
-//! version to be done. It never deletes what it merely does not know: a file without a commit may be about to get one.
+//! version to be done. [`sweep`] deletes what a crash between writing and committing left behind.
 
 use std::time::Duration;
 
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::TryStreamExt;
 use object_store::path::Path;
 
-use crate::commit::Change;
+use crate::commit::{Change, FILES_AGE_MAX};
 use crate::expand::date;
 use crate::table::Table;
 use crate::table::state::TableState;
-use crate::write::remove;
+use crate::write::{is_own_path, remove};
 use crate::{Error, Result};
 
+/// Files without a commit are left alone for at least this long; commits refuse files of half that age.
+const FORGOTTEN_AGE_MIN: Duration = Duration::from_secs(2 * FILES_AGE_MAX.as_secs());
 const DAY_MILLIS: i64 = 86_400_000;
 /// Files that one commit drops and one round deletes; bounds the commit and the time between other work.
 const FILES_PER_COMMIT: usize = 10_000;
@@ -76,4 +80,50 @@ pub(crate) async fn vacuum(table: &Table, age: Duration) -> Result<usize> {
     }
     table.metrics.vacuumed_files.with_label_values(&[table.spec.name]).inc_by(old.len() as u64);
     Ok(old.len())
+}
+
+/// Deletes files that were written more than `age` ago (but at least an hour) and that no version of the table names.
+/// Returns their number.
+///
+/// Why none of them can become visible afterwards: directly before each write of a commit its files must be younger than
+/// half this age. So only a write can still name such a file that was sent back then and is on its way since, or that a
+/// process sends which was stopped between that look and the write. Either aims at the version after the newest that it
+/// knew. The commit made here takes the next version after all others, so that such a write is refused, and whoever
+/// sent it looks at the age again. What a version does name by now is seen after that commit, and stays.
+/// Ages are differences of times that the store itself gave; no two clocks are compared.
+pub(crate) async fn sweep(table: &Table, age: Duration) -> Result<usize> {
+    let age = age.max(FORGOTTEN_AGE_MIN);
+    let (mut unknown, mut newest) = (Vec::new(), DateTime::<Utc>::MIN_UTC);
+    let mut listed = table.store.list_stream();
+    while let Some(file) = listed.try_next().await? {
+        newest = newest.max(file.last_modified);
+        if is_own_path(table.spec, file.location.as_ref()) && !is_named(&*table.state().await, &file.location) {
+            unknown.push((file.location, file.last_modified));
+        }
+    }
+    drop(listed);
+    let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+    unknown.retain(|(_, modified_at)| newest.signed_duration_since(modified_at) > age);
+    unknown.truncate(FILES_PER_COMMIT);
+    if unknown.is_empty() {
+        return Ok(0);
+    }
+    let change = Change {
+        operation: "VACUUM START",
+        parameters: vec![("forgottenFiles", unknown.len().into())],
+        ..Default::default()
+    };
+    table.commit(&change, &|_| Ok(())).await?;
+    {
+        let state = table.state().await;
+        unknown.retain(|(path, _)| !is_named(&state, path));
+    }
+    let count = table.store.delete(unknown.into_iter().map(|(path, _)| path).collect()).await?;
+    tracing::info!(table = table.spec.name, files = count, "files that were never committed deleted");
+    table.metrics.vacuumed_files.with_label_values(&[table.spec.name]).inc_by(count as u64);
+    Ok(count)
+}
+
+fn is_named(state: &TableState, path: &Path) -> bool {
+    state.files.contains_key(path.as_ref()) || state.tombstones.contains_key(path.as_ref())
 }

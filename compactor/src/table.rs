@@ -1,6 +1,6 @@
 //! A Delta table as this program writes it: its folder, its log, its state.
 //!
-//! `store` is the folder, `actions` the lines of a commit, `state` what they add up to, `load` how the state is read,
+//! `store` is the folder, `remote` opens stores of a network, `actions` the lines of a commit, `state` what they add up to, `load` how the state is read,
 //! `checkpoint` how the log is kept short. Committing is `crate::commit`.
 //!
 //! The commit protocol is written here and not taken from deltalake-core's `CommitBuilder`, because three rules of ours
@@ -10,6 +10,7 @@
 pub(crate) mod actions;
 pub(crate) mod checkpoint;
 pub(crate) mod load;
+pub(crate) mod remote;
 pub(crate) mod state;
 pub(crate) mod store;
 

@@ -16,7 +16,7 @@ use crate::expand::date;
 use crate::land::unless;
 use crate::ledger;
 use crate::merge::{self, Candidate, MergeSettings};
-use crate::retention::{expire, vacuum};
+use crate::retention::{expire, sweep, vacuum};
 use crate::table::Table;
 use crate::table::actions::PartitionValues;
 use crate::table::checkpoint::checkpoint_if_due;
@@ -106,6 +106,7 @@ impl Upkeep {
             for table in self.tables() {
                 while expire(&table, self.settings.retention).await? > 0 {}
                 while vacuum(&table, self.settings.vacuum_age).await? > 0 {}
+                sweep(&table, self.settings.vacuum_age).await?;
             }
         }
         Ok(())

@@ -8,10 +8,12 @@ use std::sync::Arc;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::datasource::MemTable;
 use datafusion::prelude::{SessionConfig, SessionContext};
+use deltalake_core::DeltaTable;
 
 use crate::Result;
 use crate::config::StorageConfig;
-use crate::schema::{CONTEXTS, DEAD_LETTERS, EVENTS, LEDGER};
+use crate::ledger;
+use crate::schema::{CONTEXTS, DEAD_LETTERS, EVENTS, LEDGER, TableSpec};
 use crate::table::checkpoint::open_with_library;
 use crate::table::load;
 use crate::table::store::Storage;
@@ -81,12 +83,14 @@ pub const VIEWS: &[(&str, &str)] = &[
         "ledger",
         "SELECT project, environment, hour, sum(accepted) AS accepted, sum(landed) AS landed, \
          sum(deduplicated) AS deduplicated, sum(dead_lettered) AS dead_lettered \
-         FROM ledger_entries GROUP BY project, environment, hour",
+         FROM (SELECT * FROM ledger_entries UNION ALL SELECT * FROM ledger_pending) GROUP BY project, environment, hour",
     ),
 ];
 
 /// A session with the tables `events`, `dead_letters`, `context_states` and `ledger_entries` as they are now, and all views.
 ///
+/// `ledger_entries` is the table of accounts as other readers see it, some commits behind; `ledger_pending` has what it
+/// lacks for exactly the rows that this session sees, so that the view `ledger` is exact.
 /// A table that does not exist yet is there and empty.
 ///
 /// # Errors
@@ -103,24 +107,44 @@ pub async fn sql_context_on(storage: &Storage) -> Result<SessionContext> {
         .set_bool("datafusion.execution.parquet.pushdown_filters", true)
         .set_bool("datafusion.execution.parquet.schema_force_view_types", false);
     let context = SessionContext::new_with_config(config);
-    for (name, spec) in [
-        ("events", &EVENTS),
-        ("dead_letters", &DEAD_LETTERS),
-        ("context_states", &CONTEXTS),
-        ("ledger_entries", &LEDGER),
-    ] {
-        let store = storage.table(spec.name);
-        if store.get(&load::commit_path(0)).await?.is_none() && load::load(spec.name, &store).await?.is_none() {
-            let empty = RecordBatch::new_empty(spec.table_schema());
-            context.register_table(name, Arc::new(MemTable::try_new(spec.table_schema(), vec![vec![empty]])?))?;
-            continue;
-        }
-        let table = open_with_library(storage, spec.name).await?;
-        table.update_datafusion_session(&context.state())?;
-        context.register_table(name, table.table_provider().await?)?;
+    // The ledger first: what it has copied is then not newer than what is seen of the tables.
+    let ledger = register(&context, storage, "ledger_entries", &LEDGER).await?;
+    register(&context, storage, "context_states", &CONTEXTS).await?;
+    let mut pending = Vec::new();
+    for spec in [&EVENTS, &DEAD_LETTERS] {
+        let table = register(&context, storage, spec.name, spec).await?;
+        let copied = match &ledger {
+            Some(ledger) => {
+                let app_id = ledger::app_id(spec.name);
+                ledger.snapshot()?.transaction_version(ledger.log_store().as_ref(), app_id).await?
+            }
+            None => None,
+        };
+        let until = table.and_then(|table| table.version());
+        pending.push(ledger::pending(spec.name, &storage.table(spec.name), copied, until).await?);
     }
+    context.register_table("ledger_pending", Arc::new(MemTable::try_new(LEDGER.table_schema(), vec![pending])?))?;
     for (name, text) in VIEWS {
         context.sql(&format!("CREATE VIEW {name} AS {text}")).await?;
     }
     Ok(context)
+}
+
+/// Makes a table known to the session; `None` if it does not exist yet and is there as an empty one.
+async fn register(
+    context: &SessionContext,
+    storage: &Storage,
+    name: &str,
+    spec: &TableSpec,
+) -> Result<Option<DeltaTable>> {
+    let store = storage.table(spec.name);
+    if store.get(&load::commit_path(0)).await?.is_none() && load::load(spec.name, &store).await?.is_none() {
+        let empty = RecordBatch::new_empty(spec.table_schema());
+        context.register_table(name, Arc::new(MemTable::try_new(spec.table_schema(), vec![vec![empty]])?))?;
+        return Ok(None);
+    }
+    let table = open_with_library(storage, spec.name).await?;
+    table.update_datafusion_session(&context.state())?;
+    context.register_table(name, table.table_provider().await?)?;
+    Ok(Some(table))
 }

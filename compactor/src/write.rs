@@ -1,37 +1,43 @@
 //! Writes rows of one table partition as Parquet files that roll over at a size.
 //!
-//! In: record batches in the table's order, with the file schema's columns (text may come as dictionary or view).
+//! In: record batches in the table's order, with the file schema's columns (text may come as view), or row groups that are
+//! encoded already.
 //! Out: [`DataFile`]s, durable but not yet named by any commit.
 //! A file streams to the store: the writer holds one row group and one upload part, never a whole large file.
 
 use std::sync::Arc;
 
 use arrow::array::{AsArray, RecordBatch};
-use arrow::datatypes::{Int32Type, Int64Type, SchemaRef, TimestampMicrosecondType};
+use arrow::datatypes::{Int32Type, Int64Type, TimestampMicrosecondType};
 use object_store::buffered::BufWriter;
 use object_store::path::Path;
-use parquet::arrow::AsyncArrowWriter;
-use parquet::arrow::arrow_writer::ArrowWriterOptions;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::schema::types::ColumnPath;
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{ColumnPath, SchemaDescPtr};
+use runtime::{Clock, UnixMicros};
+use tokio::io::AsyncWriteExt;
+use tokio::time::Instant;
+use uuid::Uuid;
 use xxhash_rust::xxh3::xxh3_64;
 
+use crate::encode::chunk::{Chunk, ChunkEncoder};
+use crate::encode::{ColumnRows, Target, parquet_schema};
 use crate::schema::{ColumnType, TableSpec};
 use crate::stats;
 use crate::table::Table;
 use crate::table::actions::{Add, PartitionValues, Remove};
 use crate::{Error, Result};
 
-/// Rows that are encoded between two chances for other tasks to run: a few milliseconds.
-pub(crate) const BATCH_ROWS: usize = 8_192;
-/// Encoded bytes of a row group. A merge holds one of each input, so this bounds its memory.
-pub(crate) const ROW_GROUP_BYTES: usize = 8 << 20;
-const ROW_GROUP_ROWS: usize = 1 << 20;
-/// Contexts repeat from flag to flag; a dictionary that holds a few thousand of them halves their column.
-const CONTEXT_DICTIONARY_BYTES: usize = 4 << 20;
+/// Rows of a row group, and bytes of their codes and distinct values before compression. What is written and read
+/// beside it is bounded by these: a writer holds one row group, a merge one of each input.
+pub(crate) const ROW_GROUP_ROWS: usize = 1 << 17;
+pub(crate) const ROW_GROUP_RAW_BYTES: usize = 16 << 20;
 /// Upload part, and the size below which a file is one request.
 const PART_BYTES: usize = 8 << 20;
+/// Parts under way at once.
+const PARTS_MAX: usize = 2;
 
 /// How hard to compress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,16 +48,28 @@ pub(crate) enum Effort {
     Merge,
 }
 
+/// When something began, by both clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Begun {
+    pub instant: Instant,
+    pub at: UnixMicros,
+}
+
+impl Begun {
+    pub fn now(clock: &Clock) -> Self {
+        Self { instant: clock.instant(), at: clock.now() }
+    }
+}
+
 /// A file written and synced, not yet visible.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct DataFile {
     pub path: String,
+    pub begun: Begun,
     pub partition: PartitionValues,
     pub bytes: u64,
     pub rows: u64,
     pub stats: String,
-    /// Order-independent: sum over the rows of a hash of their key columns.
-    pub key_sum: u64,
 }
 
 impl DataFile {
@@ -90,46 +108,106 @@ pub(crate) fn remove(
 pub(crate) struct RollingWriter<'a> {
     table: &'a Table,
     partition: PartitionValues,
-    effort: Effort,
     target_bytes: u64,
-    schema: SchemaRef,
+    row_group_bytes: usize,
+    schema: SchemaDescPtr,
+    properties: WriterPropertiesPtr,
+    encoder: ChunkEncoder,
+    rows: Option<RowGroup>,
     open: Option<OpenFile>,
     closed: Vec<DataFile>,
 }
 
+/// Rows that will be a row group.
+struct RowGroup {
+    columns: Vec<ColumnRows>,
+    rows: usize,
+}
+
 struct OpenFile {
     path: Path,
-    writer: AsyncArrowWriter<BufWriter>,
-    key_sum: u64,
+    begun: Begun,
+    writer: SerializedFileWriter<Vec<u8>>,
+    upload: BufWriter,
 }
 
 impl<'a> RollingWriter<'a> {
-    pub fn new(table: &'a Table, partition: PartitionValues, effort: Effort, target_bytes: u64) -> Self {
-        Self {
+    pub fn new(table: &'a Table, partition: PartitionValues, effort: Effort, target_bytes: u64) -> Result<Self> {
+        let level = table.storage.is_compressed().then(|| effort.level());
+        Ok(Self {
             table,
             partition,
-            effort,
             target_bytes,
-            schema: table.spec.file_schema(),
+            row_group_bytes: ROW_GROUP_RAW_BYTES,
+            schema: parquet_schema(table.spec),
+            properties: Arc::new(properties(table.spec, level)),
+            encoder: ChunkEncoder::new(level)?,
+            rows: None,
             open: None,
             closed: Vec::new(),
-        }
+        })
+    }
+
+    /// Bounds the codes and distinct values of a row group.
+    pub fn with_row_group_bytes(self, row_group_bytes: usize) -> Self {
+        Self { row_group_bytes, ..self }
     }
 
     /// Writes rows; they follow all earlier ones in the table's order.
     pub async fn write(&mut self, batch: &RecordBatch) -> Result<()> {
-        let key_sum = key_sum(self.table.spec, batch)?;
+        let picks: Vec<_> = (0..batch.num_rows()).map(|row| (0, row)).collect();
+        self.write_picked(std::slice::from_ref(batch), &picks).await
+    }
+
+    /// Writes rows that lie in several batches: (number of the batch, row in it), in the table's order.
+    pub async fn write_picked(&mut self, batches: &[RecordBatch], picks: &[(usize, usize)]) -> Result<()> {
+        let rows = self.rows.get_or_insert_with(|| RowGroup::new(self.table.spec));
+        for (number, column) in rows.columns.iter_mut().enumerate() {
+            let arrays: Vec<_> = batches.iter().map(|batch| batch.column(number)).collect();
+            column.extend(&arrays, picks);
+        }
+        rows.rows += picks.len();
+        if rows.rows >= ROW_GROUP_ROWS || rows.bytes() >= self.row_group_bytes {
+            self.end_row_group().await?;
+        }
+        // Encoding is pure computation: give ingest on the same thread its turn.
+        tokio::task::yield_now().await;
+        Ok(())
+    }
+
+    async fn end_row_group(&mut self) -> Result<()> {
+        let Some(RowGroup { columns, rows }) = self.rows.take() else { return Ok(()) };
+        let spec = self.table.spec;
+        let mut target = self.target();
+        for (column, values) in spec.file_columns().zip(columns) {
+            values.encode(column, &mut target, rows)?;
+            tokio::task::yield_now().await;
+        }
+        let chunks = target.chunks;
+        self.write_row_group(chunks).await
+    }
+
+    /// Where the chunks of a row group are made that [`Self::write_row_group`] takes.
+    pub fn target(&mut self) -> Target<'_> {
+        Target { encoder: &mut self.encoder, schema: &self.schema, properties: &self.properties, chunks: Vec::new() }
+    }
+
+    /// Writes a row group whose columns are encoded already.
+    pub async fn write_row_group(&mut self, chunks: Vec<Chunk>) -> Result<()> {
         if self.open.is_none() {
             self.open = Some(self.begin()?);
         }
         let open = self.open.as_mut().expect("opened above");
-        open.writer.write(batch).await.map_err(|error| Error::parquet(&open.path, error))?;
-        open.key_sum = open.key_sum.wrapping_add(key_sum);
-        if (open.writer.bytes_written() + open.writer.in_progress_size()) as u64 >= self.target_bytes {
-            self.close().await?;
+        let failed = |error| Error::parquet(&open.path, error);
+        let mut row_group = open.writer.next_row_group().map_err(failed)?;
+        for chunk in chunks {
+            row_group.append_column(&chunk.bytes, chunk.close).map_err(failed)?;
         }
-        // Encoding is pure computation: give ingest on the same thread its turn.
-        tokio::task::yield_now().await;
+        row_group.close().map_err(failed)?;
+        open.send().await?;
+        if open.writer.bytes_written() as u64 >= self.target_bytes {
+            self.close_file().await?;
+        }
         Ok(())
     }
 
@@ -140,7 +218,10 @@ impl<'a> RollingWriter<'a> {
     }
 
     /// The files closed so far; one that is open is given up.
-    pub fn into_closed(self) -> Vec<DataFile> {
+    pub async fn into_closed(mut self) -> Vec<DataFile> {
+        if let Some(open) = &mut self.open {
+            open.give_up().await;
+        }
         self.closed
     }
 
@@ -151,32 +232,90 @@ impl<'a> RollingWriter<'a> {
             .partition_columns()
             .map(|name| format!("{name}={}/", self.partition[name].as_deref().unwrap_or_default()))
             .collect();
-        let path = Path::from(format!("{folder}part-{}.zstd.parquet", self.table.runtime.entropy.uuid()));
-        let upload = BufWriter::with_capacity(self.table.store.objects(), path.clone(), PART_BYTES);
-        // Without the Arrow schema in the file, readers see plain columns even where we write dictionaries.
-        let options = ArrowWriterOptions::new()
-            .with_properties(properties(self.table, self.effort))
-            .with_skip_arrow_metadata(true);
-        let writer = AsyncArrowWriter::try_new_with_options(upload, Arc::clone(&self.schema), options)
-            .map_err(|error| Error::parquet(&path, error))?;
-        Ok(OpenFile { path, writer, key_sum: 0 })
+        let begun = Begun::now(&self.table.runtime.clock);
+        let path = Path::from(format!("{folder}{}", file_name(self.table.runtime.entropy.uuid())));
+        let upload = BufWriter::with_capacity(self.table.store.objects(), path.clone(), PART_BYTES)
+            .with_max_concurrency(PARTS_MAX);
+        let (schema, properties) = (self.schema.root_schema_ptr(), Arc::clone(&self.properties));
+        let writer = SerializedFileWriter::new(Vec::new(), schema, properties);
+        let writer = writer.map_err(|error| Error::parquet(&path, error))?;
+        Ok(OpenFile { path, begun, writer, upload })
     }
 
-    /// Closes the open file, if there is one.
+    /// Writes what waits and closes the open file, if there is one.
     pub async fn close(&mut self) -> Result<()> {
+        self.end_row_group().await?;
+        self.close_file().await
+    }
+
+    async fn close_file(&mut self) -> Result<()> {
         let Some(mut open) = self.open.take() else { return Ok(()) };
-        let footer = open.writer.finish().await.map_err(|error| Error::parquet(&open.path, error))?;
-        self.table.store.finished(&open.path).await?;
+        let footer = open.writer.finish().map_err(|error| Error::parquet(&open.path, error));
+        let footer = match (footer, open.send().await) {
+            (Ok(footer), Ok(())) => footer,
+            (Err(error), _) | (_, Err(error)) => {
+                open.give_up().await;
+                return Err(error);
+            }
+        };
+        open.upload.shutdown().await.map_err(|error| open.failed(error))?;
         self.closed.push(DataFile {
             path: open.path.to_string(),
+            begun: open.begun,
             partition: self.partition.clone(),
             bytes: open.writer.bytes_written() as u64,
             rows: footer.file_metadata().num_rows() as u64,
             stats: stats::delta_stats(self.table.spec, &footer),
-            key_sum: open.key_sum,
         });
-        Ok(())
+        self.table.store.finished(&open.path).await
     }
+}
+
+impl OpenFile {
+    /// Hands the bytes written so far to the upload.
+    async fn send(&mut self) -> Result<()> {
+        self.writer.flush().map_err(|error| self.failed(error))?;
+        let bytes = std::mem::take(self.writer.inner_mut());
+        self.upload.put(bytes.into()).await.map_err(|error| Error::store("write", &self.path, error))
+    }
+
+    async fn give_up(&mut self) {
+        if let Err(error) = self.upload.abort().await {
+            tracing::debug!(path = %self.path, %error, "an upload could not be given up; the store's own rules end it");
+        }
+    }
+
+    /// The store failed, not the file.
+    fn failed(&self, error: std::io::Error) -> Error {
+        Error::parquet(&self.path, ParquetError::External(Box::new(error)))
+    }
+}
+
+impl RowGroup {
+    fn new(spec: &TableSpec) -> Self {
+        Self { columns: spec.file_columns().map(ColumnRows::new).collect(), rows: 0 }
+    }
+
+    fn bytes(&self) -> usize {
+        self.columns.iter().map(ColumnRows::bytes).sum()
+    }
+}
+
+/// Data files are named so that nobody else's are taken for ours: [`crate::retention::sweep`] deletes by this name.
+fn file_name(id: Uuid) -> String {
+    format!("tidegate-{id}.zstd.parquet")
+}
+
+/// Whether this program gave a data file of a table its path.
+pub(crate) fn is_own_path(spec: &TableSpec, path: &str) -> bool {
+    let mut parts = path.split('/').collect::<Vec<_>>();
+    let name = parts.pop().unwrap_or_default();
+    let id = name.strip_prefix("tidegate-").and_then(|name| name.strip_suffix(".zstd.parquet"));
+    let in_partition = parts.len() == spec.partition_columns().count()
+        && parts.iter().zip(spec.partition_columns()).all(|(part, column)| {
+            part.split_once('=').is_some_and(|(name, value)| name == column && !value.is_empty())
+        });
+    in_partition && id.is_some_and(|id| id.parse::<Uuid>().is_ok())
 }
 
 /// Deletes files that no commit can name any more. What cannot be deleted stays behind and costs only space.
@@ -209,31 +348,30 @@ pub(crate) fn key_sum(spec: &TableSpec, batch: &RecordBatch) -> Result<u64> {
     Ok(keys.iter().fold(0, |sum, key| sum.wrapping_add(hash(key))))
 }
 
-fn properties(table: &Table, effort: Effort) -> WriterProperties {
-    // Level 3 packs a sixth smaller than 1 at twice the cost; what is merged soon is not worth it.
-    let level = ZstdLevel::try_new(if effort == Effort::Merge { 3 } else { 1 }).expect("levels 1 to 22 exist");
-    let compression = if table.storage.is_compressed() { Compression::ZSTD(level) } else { Compression::UNCOMPRESSED };
+impl Effort {
+    /// Level 3 of zstd packs a sixth smaller than 1 at twice the cost; what is merged soon is not worth it.
+    fn level(self) -> i32 {
+        if self == Self::Merge { 3 } else { 1 }
+    }
+}
+
+/// For what parquet itself writes: footers, and columns that are stored as differences. There is no page index: row
+/// groups are small, and rows sorted by what queries skip by.
+pub(crate) fn properties(spec: &TableSpec, level: Option<i32>) -> WriterProperties {
+    let zstd = |level| Compression::ZSTD(ZstdLevel::try_new(level).expect("levels 1 to 22 exist"));
     let mut builder = WriterProperties::builder()
         .set_created_by(crate::table::ENGINE.to_owned())
-        .set_compression(compression)
-        .set_max_row_group_row_count(Some(ROW_GROUP_ROWS))
-        .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
+        .set_compression(level.map_or(Compression::UNCOMPRESSED, zstd))
         .set_statistics_enabled(EnabledStatistics::None)
-        .set_statistics_truncate_length(Some(stats::BOUND_BYTES_MAX))
-        .set_column_index_truncate_length(Some(stats::BOUND_BYTES_MAX));
-    for column in table.spec.file_columns() {
+        .set_offset_index_disabled(true);
+    for column in spec.file_columns().filter(|column| !column.dictionary) {
         let path = ColumnPath::from(column.name);
+        builder = builder.set_column_dictionary_enabled(path.clone(), false);
         if column.stats {
-            builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Page);
+            builder = builder.set_column_statistics_enabled(path.clone(), EnabledStatistics::Chunk);
         }
-        if !column.dictionary {
-            builder = builder.set_column_dictionary_enabled(path.clone(), false);
-        }
-        if !column.dictionary && column.column_type == ColumnType::Timestamp {
-            builder = builder.set_column_encoding(path.clone(), Encoding::DELTA_BINARY_PACKED);
-        }
-        if matches!(column.name, "context" | "context_key") {
-            builder = builder.set_column_dictionary_page_size_limit(path, CONTEXT_DICTIONARY_BYTES);
+        if column.column_type == ColumnType::Timestamp {
+            builder = builder.set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
         }
     }
     builder.build()

@@ -1,10 +1,10 @@
 //! Rows come out grouped by day and kind, in the table's order, and repeated payloads do not come out.
 
-use arrow::datatypes::Int64Type;
+use arrow::datatypes::{DataType, Int32Type, Int64Type};
 
 use super::*;
 use crate::fixtures::{
-    EVENTS_0, LETTERS_0, NOON, Payload, custom, events_batch, feature, letters_batch, payload, summary,
+    EVENTS_0, LETTERS_0, NOON, Payload, custom, events_batch, feature, letters_batch, payload, rows_of, summary,
 };
 
 fn frame(offset: i64, batch: LogBatch, dropped: &[bool]) -> FrameRows {
@@ -17,8 +17,8 @@ fn texts(batch: &RecordBatch, name: &str) -> Vec<Option<String>> {
     column.as_string::<i32>().iter().map(|text| text.map(str::to_owned)).collect()
 }
 
-#[test]
-fn rows_are_sorted_by_environment_key_and_time() {
+#[tokio::test]
+async fn rows_are_sorted_by_environment_key_and_time() {
     let mut late = feature("b", "ann");
     late.created_at = Some(NOON.0 + 1);
     let mut timeless = feature("b", "bob");
@@ -30,12 +30,13 @@ fn rows_are_sorted_by_environment_key_and_time() {
         &[false, false],
     );
     let second = frame(5, events_batch(&[payload("3", vec![timeless])]), &[false]);
-    let expansion = expand(Topic::Events, &[first, second]).unwrap();
+    let frames = [first, second];
+    let expansion = expand(Topic::Events, &frames);
 
     let kinds: Vec<_> = expansion.groups.iter().map(|group| group.partition["kind"].clone().unwrap()).collect();
     assert_eq!(kinds, ["feature", "custom"]);
     assert_eq!(expansion.groups[0].partition["event_date"].as_deref(), Some("2026-11-22"));
-    let batch = expansion.batch(&expansion.groups[0].rows).unwrap();
+    let batch = rows_of(&expansion, &expansion.groups[0]).await;
     assert_eq!(texts(&batch, "environment"), ["abc", "dev", "dev", "dev"].map(|text| Some(text.to_owned())));
     assert_eq!(texts(&batch, "flag_key"), ["z", "a", "b", "b"].map(|text| Some(text.to_owned())));
     assert_eq!(texts(&batch, "context_key"), ["ann", "ann", "bob", "ann"].map(|text| Some(text.to_owned())));
@@ -44,24 +45,26 @@ fn rows_are_sorted_by_environment_key_and_time() {
     assert_eq!(texts(&batch, "payload_id"), ["2", "1", "3", "1"].map(|text| Some(text.to_owned())));
 }
 
-#[test]
-fn dropped_payload_leaves_no_row() {
+#[tokio::test]
+async fn dropped_payload_leaves_no_row() {
     let batch = events_batch(&[
         payload("1", vec![feature("a", "ann"), feature("b", "ann")]),
         payload("2", vec![feature("c", "bob")]),
     ]);
-    let expansion = expand(Topic::Events, &[frame(0, batch, &[true, false])]).unwrap();
+    let frames = [frame(0, batch, &[true, false])];
+    let expansion = expand(Topic::Events, &frames);
     assert_eq!(expansion.groups.len(), 1);
-    assert_eq!(texts(&expansion.batch(&expansion.groups[0].rows).unwrap(), "flag_key"), [Some("c".to_owned())]);
+    assert_eq!(texts(&rows_of(&expansion, &expansion.groups[0]).await, "flag_key"), [Some("c".to_owned())]);
 }
 
-#[test]
-fn columns_fit_the_schema_of_the_files() {
+#[tokio::test]
+async fn columns_fit_the_schema_of_the_files() {
     let batch =
         events_batch(&[payload("1", vec![feature("a", "ann"), summary("s", 3)]), payload("", vec![summary("t", 4)])]);
-    let expansion = expand(Topic::Events, &[frame(0, batch, &[false, false])]).unwrap();
+    let frames = [frame(0, batch, &[false, false])];
+    let expansion = expand(Topic::Events, &frames);
     for group in &expansion.groups {
-        let batch = expansion.batch(&group.rows).unwrap();
+        let batch = rows_of(&expansion, group).await;
         for (field, expected) in batch.schema().fields().iter().zip(EVENTS.file_schema().fields()) {
             let data_type = match field.data_type() {
                 DataType::Dictionary(_, values) => values.as_ref().clone(),
@@ -72,14 +75,15 @@ fn columns_fit_the_schema_of_the_files() {
     }
 }
 
-#[test]
-fn frames_without_contexts_or_rows_expand() {
+#[tokio::test]
+async fn frames_without_contexts_or_rows_expand() {
     let without_contexts = frame(0, events_batch(&[payload("1", vec![summary("s", 3)])]), &[false]);
     let empty = frame(1, events_batch(&[payload("2", vec![])]), &[false]);
-    let expansion = expand(Topic::Events, &[without_contexts, empty]).unwrap();
-    let batch = expansion.batch(&expansion.groups[0].rows).unwrap();
+    let frames = [without_contexts, empty];
+    let expansion = expand(Topic::Events, &frames);
+    let batch = rows_of(&expansion, &expansion.groups[0]).await;
     assert_eq!(texts(&batch, "context_key"), [None]);
-    assert!(expand(Topic::Events, &[]).unwrap().groups.is_empty());
+    assert!(expand(Topic::Events, &[]).groups.is_empty());
 }
 
 #[test]
@@ -88,16 +92,18 @@ fn receipt_decides_the_day() {
     let before =
         Payload { received_at: runtime::UnixMicros(midnight.0 - 1), ..payload("1", vec![feature("a", "ann")]) };
     let after = Payload { received_at: midnight, ..payload("2", vec![feature("a", "ann")]) };
-    let expansion = expand(Topic::Events, &[frame(0, events_batch(&[after, before]), &[false, false])]).unwrap();
+    let frames = [frame(0, events_batch(&[after, before]), &[false, false])];
+    let expansion = expand(Topic::Events, &frames);
     let days: Vec<_> = expansion.groups.iter().map(|group| group.partition["event_date"].clone().unwrap()).collect();
     assert_eq!(days, ["2026-11-22", "2026-11-23"]);
     assert_eq!(expansion.newest_received_at, Some(midnight.0));
 }
 
-#[test]
-fn letters_keep_their_payload() {
-    let expansion = expand(Topic::DeadLetters, &[frame(7, letters_batch(&[payload("x", vec![])]), &[false])]).unwrap();
-    let batch = expansion.batch(&expansion.groups[0].rows).unwrap();
+#[tokio::test]
+async fn letters_keep_their_payload() {
+    let frames = [frame(7, letters_batch(&[payload("x", vec![])]), &[false])];
+    let expansion = expand(Topic::DeadLetters, &frames);
+    let batch = rows_of(&expansion, &expansion.groups[0]).await;
     assert_eq!(expansion.groups[0].partition.len(), 1);
     assert_eq!(texts(&batch, "path"), [Some("/bulk".to_owned())]);
     assert_eq!(batch.column_by_name("redriven_at").unwrap().null_count(), 1);

@@ -14,7 +14,7 @@ use crate::fixtures::{
     EVENTS_0, EVENTS_1, LETTERS_0, NOON, World, custom, feature, is_stopped, letters_batch, payload, summary,
 };
 
-fn some_payload(number: i64) -> crate::fixtures::Payload {
+pub(super) fn some_payload(number: i64) -> crate::fixtures::Payload {
     payload(&format!("p{number}"), vec![feature("flag", "ann"), summary("flag", number), custom("click", "bob")])
 }
 
@@ -106,6 +106,31 @@ async fn payload_repeated_after_a_restart_is_dropped_by_a_clock_that_is_ahead() 
     world.events(EVENTS_0, &[some_payload(5)]).await;
     next.land_available().await.unwrap();
     world.expect_rows(3).await;
+}
+
+/// Whoever asks sees the account of exactly the rows that are visible, also before the table `ledger` has followed.
+#[tokio::test(flavor = "multi_thread")]
+async fn account_is_exact_with_each_commit() {
+    let world = World::local();
+    let compactor = world.compactor().await;
+    for round in 1..=3 {
+        world.events(EVENTS_0, &[some_payload(round), some_payload(1)]).await;
+        world.append(LETTERS_0, &letters_batch(&[payload("", vec![])])).await;
+        let mut work = compactor.work.lock().await;
+        work.events.land_available().await.unwrap();
+        work.dead_letters.land_available().await.unwrap();
+        if round == 2 {
+            work.upkeep.copy_ledger().await.unwrap();
+        }
+        let accounts = world.lines("SELECT accepted, landed, deduplicated, dead_lettered FROM ledger").await;
+        assert_eq!(accounts, [format!("{} {} {} {round}", 7 * round, 3 * round, 3 * round)]);
+        assert_eq!(world.number("SELECT count(*) FROM events").await, 3 * round);
+    }
+    assert_eq!(
+        world.number("SELECT CAST(sum(landed) AS BIGINT) FROM ledger_entries").await,
+        6,
+        "as other readers see it"
+    );
 }
 
 /// What only repeats moves the offset all the same.
@@ -210,6 +235,73 @@ async fn full_buffer_is_committed_before_more_is_read() {
     assert!(rounds > 1, "all of it would have fitted");
     drop(work);
     world.expect_rows(80_000).await;
+}
+
+/// Lag is told from the start on and after a commit that leaves a backlog behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn age_of_a_backlog_is_told() {
+    let mut world = World::local();
+    world.config.memory_budget = ByteSize::mib(16);
+    for number in 0..40 {
+        let events = (0..2_000).map(|row| feature(&format!("flag-{row}"), &format!("user-{number}-{row}"))).collect();
+        world.events(EVENTS_0, &[payload(&number.to_string(), events)]).await;
+    }
+    // The log took these an hour ago.
+    world.runtime = Runtime::simulated(NOON.saturating_add(Duration::from_secs(3_600)), 8);
+    let compactor = world.compactor().await;
+    let waits = |least: u64| {
+        let status = compactor.status();
+        assert!(status.lag_records >= least && status.lag_seconds >= 3_600.0, "{status:?}");
+    };
+    waits(40);
+    {
+        let mut work = compactor.work.lock().await;
+        work.events.position().await.unwrap();
+        waits(40);
+        assert!(work.events.take_available().await.unwrap() > 0);
+        work.events.flush().await.unwrap();
+        waits(1);
+    }
+    compactor.land_available().await.unwrap();
+    let status = compactor.status();
+    assert_eq!((status.lag_records, status.lag_seconds), (0, 0.0));
+}
+
+/// A full disk while files are written: what was written is deleted again, and all of it lands when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn full_disk_while_writing_files_costs_no_row_and_leaves_no_file() {
+    let store = FaultStore::default();
+    let world = World::on(Storage::with_store(Arc::new(store.clone()), Url::parse("memory:///lake").unwrap()).unwrap());
+    let compactor = world.compactor().await;
+    world.events(EVENTS_0, &[some_payload(1)]).await;
+    let mut work = compactor.work.lock().await;
+    // One file for each of the three kinds of event: the third one meets the full disk.
+    store.next_writes([None, None, Some(Fault::Full)]);
+    let error = work.events.land_available().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Retry, "{error}");
+    assert_eq!(store.data_files().await, 0);
+    assert_eq!(work.events.buffer.frames.len(), 1, "the rows are kept");
+    work.events.land_available().await.unwrap();
+    assert_eq!(store.data_files().await, 3);
+    drop(work);
+    world.expect_rows(3).await;
+}
+
+/// A full disk at the commit: nothing becomes visible, nothing is lost, nothing lands twice.
+#[tokio::test(start_paused = true)]
+async fn full_disk_while_committing_costs_no_row() {
+    let store = FaultStore::default();
+    let world = World::on(Storage::with_store(Arc::new(store.clone()), Url::parse("memory:///lake").unwrap()).unwrap());
+    let compactor = world.compactor().await;
+    world.events(EVENTS_0, &[some_payload(1)]).await;
+    let mut work = compactor.work.lock().await;
+    store.next_commits(vec![Fault::Full; 10]);
+    let error = work.events.land_available().await.unwrap_err();
+    assert!(matches!(error, Error::Undecided { .. }), "{error}");
+    assert_eq!(work.events.table.state().await.version, 0);
+    work.events.land_available().await.unwrap();
+    assert_eq!(work.events.table.state().await.version, 1);
+    assert_eq!(world.compactor_files().await, 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, RecordBatch};
-use arrow::compute::interleave_record_batch;
 use arrow::compute::kernels::zip::zip;
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::row::{RowConverter, Rows, SortField};
@@ -12,9 +11,10 @@ use object_store::path::Path;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ArrowReaderOptions;
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 
 use super::MergeSettings;
-use crate::commit::Change;
+use crate::commit::{Change, NewFiles};
 use crate::read::ObjectReader;
 use crate::schema::{ColumnType, TableSpec};
 use crate::table::Table;
@@ -38,13 +38,14 @@ pub(crate) async fn execute(
     settings: MergeSettings,
     steps: &Steps,
 ) -> Result<usize> {
-    let inputs = live_files(table, paths).await?;
-    let mut writer = RollingWriter::new(table, partition.clone(), Effort::Merge, settings.target_bytes);
-    let read = match merge_rows(table, &inputs, &mut writer).await {
+    let mut inputs = live_files(table, paths).await?;
+    let mut writer = RollingWriter::new(table, partition.clone(), Effort::Merge, settings.target_bytes)?
+        .with_row_group_bytes(settings.row_group_bytes);
+    let read = match merge_rows(table, &mut inputs, settings.memory_bytes, &mut writer).await {
         Ok(read) => writer.close().await.map(|()| read),
         Err(error) => Err(error),
     };
-    let outputs = writer.into_closed();
+    let outputs = writer.into_closed().await;
     let read = match read {
         Ok(read) => read,
         Err(error) => {
@@ -101,8 +102,8 @@ async fn replace(
     let change = Change {
         operation: "OPTIMIZE",
         parameters: vec![("files", inputs.len().into()), ("rows", read.rows.into())],
-        adds: outputs.iter().map(|file| file.add(now, false)).collect(),
         removes: inputs.iter().map(|(path, bytes)| remove(path, partition, *bytes, now, false)).collect(),
+        files: NewFiles::new(outputs, now, false),
         ..Default::default()
     };
     let name = table.spec.name;
@@ -169,34 +170,53 @@ struct Input {
     row: usize,
 }
 
-async fn merge_rows(table: &Table, files: &[(String, u64)], writer: &mut RollingWriter<'_>) -> Result<Checksum> {
+/// Bytes that reading a file holds: its largest row group as stored, and all of it unpacked. Less is unpacked at a time,
+/// but decoded text refers to pages until its rows are written.
+fn input_bytes(file: &ParquetMetaData) -> u64 {
+    let bytes = |row_group: &RowGroupMetaData| row_group.compressed_size() + row_group.total_byte_size();
+    file.row_groups().iter().map(bytes).max().unwrap_or_default() as u64
+}
+
+/// Merges as many of `files` as fit into `memory_bytes`, at least two; the others are taken off the list.
+async fn merge_rows(
+    table: &Table,
+    files: &mut Vec<(String, u64)>,
+    memory_bytes: u64,
+    writer: &mut RollingWriter<'_>,
+) -> Result<Checksum> {
     let spec = table.spec;
     let schema = reading_schema(spec);
     let mut converter = RowConverter::new(sort_fields(spec, &schema))?;
     let mut sum = Checksum::default();
     let mut pending = Pending::default();
     let mut inputs = Vec::with_capacity(files.len());
-    for (path, bytes) in files {
+    let (mut opened, mut held) = (0, 0);
+    for (path, bytes) in files.iter() {
         let path = Path::from(path.as_str());
         let reader = ObjectReader::new(table.store.objects(), path.clone(), *bytes);
         let options = ArrowReaderOptions::new().with_schema(Arc::clone(&schema));
-        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
-        let batches = builder
-            .and_then(|builder| builder.with_batch_size(INPUT_ROWS).build())
-            .map_err(|error| Error::parquet(&path, error))?;
+        let failed = |error| Error::parquet(&path, error);
+        let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await.map_err(failed)?;
+        held += input_bytes(builder.metadata());
+        if held > memory_bytes && opened >= 2 {
+            break;
+        }
+        opened += 1;
+        let batches = builder.with_batch_size(INPUT_ROWS).build().map_err(failed)?;
         let mut input = Input { path, batches, batch: 0, keys: None, row: 0 };
         if let Some(batch) = input.advance(spec, &mut converter, &mut pending).await? {
             sum.add(spec, &batch)?;
             inputs.push(input);
         }
     }
+    files.truncate(opened);
     let mut heap = Heap::new(&inputs);
     while let Some(first) = heap.first() {
         let input = &mut inputs[first];
         pending.rows.push((input.batch, input.row));
         input.row += 1;
         if pending.rows.len() == INPUT_ROWS {
-            writer.write(&pending.gather(&mut inputs)?).await?;
+            pending.write(writer, &mut inputs).await?;
         }
         let input = &mut inputs[first];
         if input.keys.as_ref().is_some_and(|keys| input.row == keys.num_rows()) {
@@ -211,7 +231,7 @@ async fn merge_rows(table: &Table, files: &[(String, u64)], writer: &mut Rolling
         heap.settle_first(&inputs);
     }
     if !pending.rows.is_empty() {
-        writer.write(&pending.gather(&mut inputs)?).await?;
+        pending.write(writer, &mut inputs).await?;
     }
     Ok(sum)
 }
@@ -240,7 +260,7 @@ impl Input {
     }
 }
 
-/// Output rows that are chosen but not gathered, and the batches they lie in.
+/// Output rows that are chosen but not written, and the batches they lie in.
 #[derive(Default)]
 struct Pending {
     batches: Vec<RecordBatch>,
@@ -249,10 +269,9 @@ struct Pending {
 }
 
 impl Pending {
-    /// The chosen rows as one batch. Afterwards only the current batches of the inputs are held.
-    fn gather(&mut self, inputs: &mut [Input]) -> Result<RecordBatch> {
-        let batches: Vec<&RecordBatch> = self.batches.iter().collect();
-        let gathered = interleave_record_batch(&batches, &self.rows)?;
+    /// Writes the chosen rows. Afterwards only the current batches of the inputs are held.
+    async fn write(&mut self, writer: &mut RollingWriter<'_>, inputs: &mut [Input]) -> Result<()> {
+        writer.write_picked(&self.batches, &self.rows).await?;
         self.rows.clear();
         let mut kept = Vec::with_capacity(inputs.len());
         for input in inputs.iter_mut().filter(|input| input.keys.is_some()) {
@@ -260,7 +279,7 @@ impl Pending {
             input.batch = kept.len() - 1;
         }
         self.batches = kept;
-        Ok(gathered)
+        Ok(())
     }
 }
 

@@ -6,9 +6,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::fixtures::{EVENTS_0, EVENTS_1, World, feature, is_stopped, payload, summary};
+use crate::schema::EVENTS;
 use crate::{Step, Steps};
 
-const SETTINGS: MergeSettings = MergeSettings { target_bytes: 64 << 20, files_min: 8, memory_bytes: 64 << 20 };
+const SETTINGS: MergeSettings =
+    MergeSettings { target_bytes: 64 << 20, files_min: 8, memory_bytes: 64 << 20, row_group_bytes: 16 << 20 };
 
 fn candidates(sizes: &[u64]) -> Vec<Candidate> {
     sizes.iter().enumerate().map(|(number, bytes)| Candidate { path: format!("f{number}"), bytes: *bytes }).collect()
@@ -97,6 +99,26 @@ async fn merge_keeps_every_row_and_its_order() {
     assert!(keys.is_sorted(), "{keys:?}");
     // Reading it again from its log gives the same files, and the counts in the log are those of the rows.
     assert_eq!(world.number("SELECT count(*) FROM events").await, 9 * 21);
+}
+
+/// What does not fit into memory beside the first two files is left for the next merge.
+#[tokio::test(flavor = "multi_thread")]
+async fn merge_opens_no_more_files_than_fit() {
+    let world = World::local();
+    landed_in_pieces(&world, 5).await;
+    let before = all_rows(&world).await;
+    let table = world.table(&EVENTS).await;
+    let (partition, paths) = {
+        let state = table.state().await;
+        let features = state.files.iter().filter(|(_, file)| file.partition["kind"].as_deref() == Some("feature"));
+        let paths: Vec<String> = features.clone().map(|(path, _)| path.to_string()).collect();
+        (features.map(|(_, file)| file.partition.as_ref().clone()).next().unwrap(), paths)
+    };
+    assert_eq!(paths.len(), 5);
+    let settings = MergeSettings { memory_bytes: 1, ..SETTINGS };
+    assert_eq!(execute(&table, &partition, &paths, settings, &Steps::default()).await.unwrap(), 2);
+    assert_eq!(world.compactor_files().await, 10 - 2 + 1);
+    assert_eq!(all_rows(&world).await, before);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,12 +10,15 @@ use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use object_store::prefix::PrefixStore;
 use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload};
+use runtime::Entropy;
 use url::Url;
 
+use super::remote;
 use crate::config::StorageConfig;
 use crate::{Error, Result};
 
@@ -35,6 +38,9 @@ impl Storage {
     /// `Config` if the URL cannot be read or its scheme is not built in.
     pub fn open(config: &StorageConfig) -> Result<Self> {
         let url = parse_location(&config.url)?;
+        if let Some((store, prefix)) = remote::open(&url, &config.options)? {
+            return Ok(Self { store, prefix, url, is_compressed: true });
+        }
         let refused = |error: object_store::Error| Error::Config(format!("storage.url {url}: {error}"));
         let (store, prefix) = object_store::parse_url_opts(&url, config.options.clone()).map_err(refused)?;
         Ok(Self { store: Arc::from(store), prefix, url, is_compressed: true })
@@ -47,14 +53,26 @@ impl Storage {
         Ok(Self { store, prefix, url, is_compressed: true })
     }
 
-    /// Data files are written as they are. For simulation, whose files hold a few rows: making a compressor for each of
-    /// their columns costs more than all the rest.
+    /// Data files are written as they are. For simulation, whose files hold a few rows: setting up a compressor costs more
+    /// than all the rest.
     pub fn uncompressed(self) -> Self {
         Self { is_compressed: false, ..self }
     }
 
     pub(crate) fn is_compressed(&self) -> bool {
         self.is_compressed
+    }
+
+    /// Finds out whether two writers of one version would be told apart, before the first of them writes.
+    ///
+    /// # Errors
+    /// `Config` with what is wrong; `Store` (kind `Retry`) if the store does not answer.
+    pub(crate) async fn check_conditional_put(&self, entropy: &Entropy) -> Result<()> {
+        // On a local file system commits are linked to their names, which cannot overwrite.
+        if self.url.scheme() == "file" {
+            return Ok(());
+        }
+        remote::check_conditional_put(self.store.as_ref(), &self.prefix, &self.url, entropy).await
     }
 
     /// The store and the URL of `table`'s folder in it, for libraries that open tables themselves.
@@ -164,6 +182,11 @@ impl TableStore {
     pub async fn list(&self, prefix: &Path) -> Result<Vec<ObjectMeta>> {
         let listed: std::result::Result<Vec<_>, _> = self.inner.list(Some(prefix)).try_collect().await;
         listed.map_err(|error| self.error("list", prefix, error))
+    }
+
+    /// All files of the table's folder.
+    pub fn list_stream(&self) -> BoxStream<'_, Result<ObjectMeta>> {
+        self.inner.list(None).map_err(|error| self.error("list", Path::default(), error)).boxed()
     }
 
     /// Deletes files; those that are gone already count as deleted. Returns how many were asked for.

@@ -3,10 +3,20 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use arrow::array::RecordBatch;
+use events::{Offset, Topic};
 use runtime::{DurationText, Runtime, UnixMicros};
 
-use crate::fixtures::{EVENTS_0, NOON, Payload, World, feature, payload};
+use crate::commit::{Change, FILES_AGE_MAX, NewFiles};
+use crate::expand::{FrameRows, expand};
+use crate::fixtures::{EVENTS_0, NOON, Payload, World, events_batch, feature, is_stopped, payload, rows_of};
+use crate::retention::sweep;
+use crate::schema::EVENTS;
+use crate::table::Table;
+use crate::table::actions::PartitionValues;
 use crate::table::load::load;
+use crate::write::{Effort, RollingWriter};
+use crate::{Error, Step, Steps};
 
 fn days(count: u64) -> Duration {
     Duration::from_secs(count * 86_400)
@@ -69,6 +79,114 @@ async fn vacuum_deletes_replaced_files_when_they_are_old_enough() {
     assert!(live_files(&world).await.is_subset(&left));
     assert!(left.iter().any(|path| path.contains("unknown")), "what the history does not know is left alone");
     world.expect_rows(5).await;
+}
+
+/// Files of `events` as if they had been written two days ago.
+fn age_files(world: &World, aged: &BTreeSet<String>) {
+    let two_days_ago = std::time::SystemTime::now() - days(2);
+    for path in aged {
+        let file = std::fs::File::options().append(true).open(world.folder().join("events").join(path)).unwrap();
+        file.set_modified(two_days_ago).unwrap();
+    }
+}
+
+/// Files that a process wrote for `events` before it died.
+async fn die_before_commit(world: &World, number: i64) -> BTreeSet<String> {
+    world.compactor().await;
+    let before = data_files(world);
+    let payload = payload(&format!("p{number}"), vec![feature("flag", "ann")]);
+    world.events(EVENTS_0, &[payload]).await;
+    let dying = world.compactor_dying(Steps::new(|at| at == Step::FilesWritten)).await.unwrap();
+    assert!(is_stopped(dying.land_available().await));
+    data_files(world).difference(&before).cloned().collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_a_crash_before_the_commit_are_deleted() {
+    let world = World::local();
+    let old = die_before_commit(&world, 1).await;
+    let young = die_before_commit(&world, 2).await;
+    assert!(!old.is_empty() && !young.is_empty());
+    age_files(&world, &old);
+    // Names that others give, and our name where no partition is.
+    let foreign = ["part-00000-0a4f9c3e-8f0d-4ab1-9e1c-111111111111-c000.zstd.parquet", "tidegate-mine.zstd.parquet"];
+    let foreign: BTreeSet<String> =
+        foreign.iter().map(|name| format!("event_date=2026-11-22/kind=feature/{name}")).collect();
+    foreign.iter().for_each(|path| std::fs::write(world.folder().join("events").join(path), b"x").unwrap());
+    age_files(&world, &foreign);
+
+    world.land().await;
+    // All that is live is as old as what was deleted.
+    let live = live_files(&world).await;
+    age_files(&world, &live);
+    world.land().await;
+    let expected: BTreeSet<String> = live.into_iter().chain(young).chain(foreign).collect();
+    assert_eq!(data_files(&world), expected);
+    world.expect_rows(2).await;
+    let versions = load("events", &world.storage.table("events")).await.unwrap().unwrap().version;
+    world.land().await;
+    let state = load("events", &world.storage.table("events")).await.unwrap().unwrap();
+    assert_eq!(state.version, versions, "with nothing to delete there is no commit");
+}
+
+/// The worst case: a process is stopped directly before its write, for days, and its successor deletes its files.
+#[tokio::test(flavor = "multi_thread")]
+async fn zombie_cannot_name_a_deleted_file() {
+    let world = World::local();
+    let table = world.table(&EVENTS).await;
+    let mut writer = RollingWriter::new(&table, one_partition(), Effort::Landing, u64::MAX).unwrap();
+    writer.write(&one_row().await).await.unwrap();
+    let files = writer.finish().await.unwrap();
+    let zombie =
+        Change { operation: "WRITE", files: NewFiles::new(&files, table.now_millis(), true), ..Default::default() };
+    // What it would write, decided before it was stopped: the next version after the one that it knows.
+    let stopped_at = table.state().await.version;
+
+    age_files(&world, &data_files(&world));
+    let successor = world.table(&EVENTS).await;
+    assert_eq!(sweep(&successor, Duration::ZERO).await.unwrap(), 1);
+    assert!(successor.state().await.version > stopped_at, "the version that the zombie aims at is taken");
+    assert_eq!(data_files(&world).len(), 0);
+
+    // Awake, it looks at the age of its files again before it aims at a later version.
+    let awake = later(world, FILES_AGE_MAX + Duration::from_secs(1));
+    let table = Table { runtime: awake.runtime.clone(), ..table };
+    let error = table.commit(&zombie, &|_| Ok(())).await.unwrap_err();
+    assert!(matches!(error, Error::FilesTooOld { .. }), "{error}");
+    assert_eq!(live_files(&awake).await.len(), 0);
+}
+
+/// A batch whose files grew too old is written anew and lands.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_half_the_age_are_not_committed() {
+    let world = World::local();
+    let table = world.table(&EVENTS).await;
+    let mut writer = RollingWriter::new(&table, one_partition(), Effort::Landing, u64::MAX).unwrap();
+    writer.write(&one_row().await).await.unwrap();
+    let files = writer.finish().await.unwrap();
+    let change =
+        Change { operation: "WRITE", files: NewFiles::new(&files, table.now_millis(), true), ..Default::default() };
+    let world = later(world, FILES_AGE_MAX - Duration::from_secs(60));
+    let table = Table { runtime: world.runtime.clone(), ..table };
+    table.commit(&change, &|_| Ok(())).await.unwrap();
+    let world = later(world, FILES_AGE_MAX + Duration::from_secs(1));
+    let table = Table { runtime: world.runtime.clone(), ..table };
+    let error = table.commit(&change, &|_| Ok(())).await.unwrap_err();
+    assert_eq!(error.kind(), runtime::ErrorKind::Retry);
+    world.expect_rows(1).await;
+}
+
+fn one_partition() -> PartitionValues {
+    let values = [("event_date", "2026-11-22"), ("kind", "feature")];
+    values.map(|(name, value)| (name.to_owned(), Some(value.to_owned()))).into()
+}
+
+/// A row as it would land.
+async fn one_row() -> RecordBatch {
+    let batch = events_batch(&[payload("p1", vec![feature("flag", "ann")])]);
+    let frames = [FrameRows::new(EVENTS_0, Offset(0), batch, vec![false]).unwrap()];
+    let expansion = expand(Topic::Events, &frames);
+    rows_of(&expansion, &expansion.groups[0]).await
 }
 
 #[tokio::test(flavor = "multi_thread")]
