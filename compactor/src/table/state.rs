@@ -27,7 +27,7 @@ pub(crate) struct TableState {
     pub checkpoint_version: u64,
     pub files: BTreeMap<Arc<str>, LiveFile>,
     /// Replaced or dropped files and when that was (milliseconds). Taken out once vacuum has deleted them.
-    pub tombstones: HashMap<Arc<str>, i64>,
+    pub tombstones: BTreeMap<Arc<str>, i64>,
     /// Application id to the version it last wrote: the next offset to read.
     pub txns: HashMap<String, i64>,
     pub schema_string: String,
