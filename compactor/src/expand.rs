@@ -361,7 +361,7 @@ impl<'e> Selection<'e> {
             for entry in found.into_iter().flatten() {
                 entries.push((map.keys.code(entry, &mut keys), map.values.code(entry, &mut values)));
             }
-            places.push((!is_null).then(|| first..entries.len()));
+            places.push((!is_null).then_some(first..entries.len()));
             self.codes[*context as usize] = place_in_list as u32;
         }
         for row in self.rows {

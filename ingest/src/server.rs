@@ -132,7 +132,7 @@ where
         while !gate.admits(&house.ingest.pace, house.ingest.clock.instant()) {
             house.ingest.clock.wait(GATE_PAUSE).await;
         }
-        let place = Place::take(&house, number);
+        let place = Place::take(house, number);
         tokio::spawn(connection(stream, house.clone(), place));
     }
     Ok(())

@@ -65,8 +65,7 @@ async fn appends(callers: usize) -> Vec<usize> {
     for ticket in tickets {
         assert!(ticket.await);
     }
-    let appends = log.1.lock().clone();
-    appends
+    log.1.lock().clone()
 }
 
 #[tokio::test]

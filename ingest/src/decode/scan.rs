@@ -22,7 +22,8 @@ pub(crate) struct Span(u64);
 const MARKS_SHIFT: u32 = 61;
 const END_SHIFT: u32 = 32;
 const _: () = assert!(limits::BODY_BYTES_CEILING < 1 << (MARKS_SHIFT - END_SHIFT));
-const _: () = assert!(SPACED | BROKEN | ESCAPED < 1 << (64 - MARKS_SHIFT));
+const MARKS: u8 = SPACED | BROKEN | ESCAPED;
+const _: () = assert!(MARKS < 1 << (64 - MARKS_SHIFT));
 
 /// White space outside strings.
 pub(crate) const SPACED: u8 = 1;
