@@ -160,8 +160,10 @@ impl Compactors {
         }
     }
 
+    /// Not one that was asked to stop before: it may have brought the ledger up to date already, ahead of its last commit.
     pub fn is_any_at_work(&self) -> bool {
-        self.slots.iter().any(|slot| slot.lock().as_ref().is_some_and(|running| running.is_at_work))
+        let works = |running: &Running| running.is_at_work && !running.shutdown.has_begun();
+        self.slots.iter().any(|slot| slot.lock().as_ref().is_some_and(works))
     }
 
     pub fn wake_all(&self) {
