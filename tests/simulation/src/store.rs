@@ -20,7 +20,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 
 use crate::node::Node;
 use crate::planted::Planted;
@@ -324,7 +324,6 @@ impl ObjectStore for NodeStore {
     }
 
     async fn copy_opts(&self, from: &Path, _: &Path, _: CopyOptions) -> Result<()> {
-        sleep(Duration::ZERO).await;
         Err(object_store::Error::NotSupported { source: format!("copy of {from} is not simulated").into() })
     }
 }
