@@ -20,6 +20,7 @@ use object_store::{
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
 use parking_lot::Mutex;
+use runtime::UnixMicros;
 use tokio::time::Instant;
 
 use crate::node::Node;
@@ -27,12 +28,19 @@ use crate::planted::Planted;
 use crate::watch::Watch;
 use crate::world::{Fate, Service, World};
 
+/// What is known of one object.
+#[derive(Clone, Copy)]
+struct Object {
+    bytes: u64,
+    written: Instant,
+    written_at: UnixMicros,
+}
+
 /// What the store holds.
 pub struct Bucket {
     world: Arc<World>,
     inner: InMemory,
-    /// Bytes of each object, and since when it is there.
-    objects: Mutex<BTreeMap<String, (u64, Instant)>>,
+    objects: Mutex<BTreeMap<String, Object>>,
     pub watch: Mutex<Watch>,
     /// Age at which files that were taken out may be deleted.
     vacuum_age: Duration,
@@ -74,10 +82,11 @@ impl Bucket {
         let outcome = if result.is_ok() { "put" } else { "not put" };
         self.world.note(format_args!("{who} {outcome} {path} {length}"));
         if result.is_ok() {
-            self.objects.lock().insert(path.to_string(), (length as u64, Instant::now()));
+            let (written, written_at) = (Instant::now(), self.world.clock.now());
+            self.objects.lock().insert(path.to_string(), Object { bytes: length as u64, written, written_at });
             if let Some((table, version)) = as_commit(path.as_ref()) {
                 let objects = self.objects.lock();
-                let size_of = |file: &str| objects.get(&format!("lake/{table}/{file}")).map(|(bytes, _)| *bytes);
+                let size_of = |file: &str| objects.get(&format!("lake/{table}/{file}")).map(|object| object.bytes);
                 let broken = self.watch.lock().commit(table, version, &bytes, self.world.clock.now(), size_of);
                 broken.into_iter().for_each(|what| self.world.violated(what));
             }
@@ -100,9 +109,18 @@ impl Bucket {
     async fn list(&self, prefix: Option<&Path>, age: Duration) -> Vec<Result<ObjectMeta>> {
         let listed: Vec<_> = self.inner.list(prefix).collect().await;
         let now = Instant::now();
-        let objects = self.objects.lock();
-        let was_there = |path: &Path| objects.get(path.as_ref()).is_some_and(|(_, since)| *since + age <= now);
-        listed.into_iter().filter(|meta| meta.as_ref().is_ok_and(|meta| was_there(&meta.location))).collect()
+        let was_there = |meta: &ObjectMeta| {
+            self.objects.lock().get(meta.location.as_ref()).is_some_and(|object| object.written + age <= now)
+        };
+        listed.into_iter().flatten().filter(was_there).map(|meta| Ok(self.dated(meta))).collect()
+    }
+
+    /// With the simulated time at which it was written.
+    fn dated(&self, mut meta: ObjectMeta) -> ObjectMeta {
+        if let Some(object) = self.objects.lock().get(meta.location.as_ref()) {
+            meta.last_modified = chrono::DateTime::from_timestamp_micros(object.written_at.0).unwrap_or_default();
+        }
+        meta
     }
 
     fn newest_version(&self, table: &str) -> u64 {
@@ -262,7 +280,10 @@ impl ObjectStore for NodeStore {
             false => self.bucket.inner.get_opts(path, options).await,
         };
         self.node.step().await;
-        answer
+        answer.map(|mut got| {
+            got.meta = self.bucket.dated(got.meta);
+            got
+        })
     }
 
     async fn get_ranges(&self, path: &Path, ranges: &[Range<u64>]) -> Result<Vec<Bytes>> {
