@@ -1,7 +1,7 @@
 //! The indexer process of a seed: begun again when it has ended, over the directory that it left behind.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,13 +35,20 @@ pub struct Indexers {
     end: Shutdown,
 }
 
+/// In memory where that is to be had: thousands of commits would wait for a disk to sync.
+fn temporary_directory() -> TempDir {
+    let in_memory = Path::new("/dev/shm");
+    let made = if in_memory.is_dir() { tempfile::tempdir_in(in_memory) } else { tempfile::tempdir() };
+    made.expect("a temporary directory")
+}
+
 impl Indexers {
     pub fn new(world: &Arc<World>, log: &Arc<SimulatedLog>, bucket: &Arc<Bucket>) -> Arc<Self> {
         Arc::new(Self {
             world: Arc::clone(world),
             log: Arc::clone(log),
             bucket: Arc::clone(bucket),
-            directory: tempfile::tempdir().expect("a temporary directory"),
+            directory: temporary_directory(),
             running: Mutex::default(),
             current: Mutex::default(),
             begun: Mutex::default(),
