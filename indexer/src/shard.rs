@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use eventlog::LogReader;
-use events::{Offset, Topic, TopicPartition};
+use events::{Offset, Topic, TopicPartition, limits};
 use parking_lot::{Mutex, RwLock};
 use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::Notify;
@@ -38,6 +38,9 @@ const FETCH_BYTES: usize = 4 << 20;
 const IDLE_WAIT: Duration = Duration::from_secs(2);
 /// Larger indexes are not read through after the start.
 const CHECKED_BYTES_MAX: u64 = 1 << 30;
+/// After a start the log is read again from this long ago, as far as it reaches, though the index covers it: what was seen
+/// and not worth a write is remembered nowhere else, and may be newer than what clients repeat from that time.
+const LOOK_BACK: Duration = limits::DEDUP_WINDOW_MIN;
 /// After a failure that passes by itself.
 const RETRY_WAIT: Duration = Duration::from_secs(1);
 
@@ -132,6 +135,8 @@ pub struct ShardTask {
     failures: u64,
     /// The shard is new: it takes over what the table holds before it reads the log.
     needs_seed: bool,
+    /// What was seen lately is not known yet.
+    needs_look_back: bool,
 }
 
 impl ShardTask {
@@ -140,7 +145,7 @@ impl ShardTask {
     /// # Errors
     /// As [`index::open`].
     pub fn open(shard: Arc<Shard>, surroundings: Surroundings) -> Result<Self> {
-        let mut task = Self { shard, surroundings, open: None, failures: 0, needs_seed: false };
+        let mut task = Self { shard, surroundings, open: None, failures: 0, needs_seed: false, needs_look_back: false };
         task.open_shard()?;
         Ok(task)
     }
@@ -162,6 +167,7 @@ impl ShardTask {
         let mut received_at = i64::MIN;
         self.needs_seed = position.is_none() && self.surroundings.table.is_some();
         progress.is_rebuilding = self.needs_seed;
+        self.needs_look_back = true;
         if let Some(position) = position {
             received_at = position.received_at;
             if position.topic_id == topic_id {
@@ -210,6 +216,11 @@ impl ShardTask {
 
     /// One fetch with what follows from it.
     async fn step(&mut self, shutdown: &Shutdown) -> Result<()> {
+        // Before it is opened again, which begins a new check, and before any record is folded into it: that may fail
+        // each time, and with records at hand nothing would wait for the check's signal.
+        if self.shard.is_damaged.swap(false, Ordering::Relaxed) {
+            return Err(Error::Damaged { what: "a checksum does not fit".into() });
+        }
         if self.open.is_none() {
             self.open_shard()?;
         }
@@ -217,6 +228,9 @@ impl ShardTask {
             && let Some(table) = self.surroundings.table.clone()
         {
             return self.seed(table.as_ref(), shutdown).await;
+        }
+        if self.needs_look_back {
+            self.look_back().await?;
         }
         let (next, wait) = match self.open.as_ref().map(|open| (open.next, open.wait_max(&self.surroundings.config))) {
             Some((Some(next), wait)) => (next, wait),
@@ -235,14 +249,16 @@ impl ShardTask {
             Err(eventlog::Error::OffsetOutOfRange { held, .. }) => {
                 tracing::error!(partition = self.shard.partition, next, held = %held, "the log does not hold what the index asks for; reading what it holds");
                 if let Some(open) = &mut self.open {
-                    open.next = Some(held.start.0);
+                    (open.next, open.covered) = (Some(held.start.0), held.start.0);
                 }
                 return Ok(());
             }
             Err(error) => return Err(error.into()),
         };
         let is_idle = fetched.is_empty();
-        if let (Some(first), Some(last)) = (fetched.first(), fetched.last()) {
+        let covered = self.open.as_ref().map_or(0, |open| open.covered);
+        let mut fresh = fetched.iter().filter(|record| record.offset.0 >= covered);
+        if let (Some(first), Some(last)) = (fresh.next(), fetched.last()) {
             // Before the work: a shard that cannot commit must not look caught up.
             let mut progress = self.shard.progress.lock();
             progress.waiting_since.get_or_insert(first.appended_at);
@@ -259,6 +275,21 @@ impl ShardTask {
         .await?;
         let bounds = self.surroundings.log.bounds(self.topic_partition()).await?;
         self.shard.progress.lock().end = bounds.end.0;
+        Ok(())
+    }
+
+    /// Goes back to where what was seen lately begins.
+    async fn look_back(&mut self) -> Result<()> {
+        let since = self.surroundings.runtime.clock.now().saturating_sub(LOOK_BACK);
+        let offset = self.surroundings.log.offset_at(self.topic_partition(), since).await?;
+        let end = self.surroundings.log.bounds(self.topic_partition()).await?.end.0;
+        // A log that ends before what the index covers is another story, and told when it is read.
+        if let Some(open) = &mut self.open
+            && let Some(next) = open.next.filter(|next| *next <= end)
+        {
+            open.next = Some(next.min(offset.0));
+        }
+        self.needs_look_back = false;
         Ok(())
     }
 
@@ -315,7 +346,7 @@ impl ShardTask {
         }
         if let (false, Some(next)) = (open.dirty, open.next) {
             // Nothing waits: what was read since changed nothing.
-            progress.next = next;
+            progress.next = next.max(open.covered);
             progress.received_at = known_time(open.received_at);
             progress.waiting_since = None;
         }

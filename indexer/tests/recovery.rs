@@ -232,6 +232,15 @@ async fn older_attributes_that_come_late_do_not_win() {
     assert_eq!(flow.search("plan equals new").await, ["u"]);
     flow.see(&[seen("newest", ago(40))]).await;
     assert_eq!(flow.search("plan equals newest").await, ["u"]);
+    // Nor after a restart, when nothing but the log knows of the newer sighting.
+    flow.see(&[seen("newest", ago(20))]).await;
+    let log = flow.log.clone();
+    flow.stop().await;
+    let flow = Flow::start(dir.path(), log);
+    flow.see(&[seen("old", ago(30))]).await;
+    assert_eq!(flow.search("plan equals newest").await, ["u"]);
+    flow.see(&[seen("last", ago(10))]).await;
+    assert_eq!(flow.search("plan equals last").await, ["u"]);
     flow.stop().await;
 }
 

@@ -38,6 +38,8 @@ pub(super) struct OpenWriter {
     topic_id: String,
     /// First offset not folded yet; None: the first that the log holds.
     pub next: Option<i64>,
+    /// First offset that the index did not cover when it was opened; what is read again before it changes nothing.
+    pub covered: i64,
     pub received_at: i64,
     /// What the last commit covers.
     pub committed: Option<Position>,
@@ -73,6 +75,7 @@ impl OpenWriter {
             writer,
             topic_id,
             next,
+            covered: next.unwrap_or(0),
             received_at,
             committed: None,
             pending: HashMap::new(),
@@ -176,7 +179,7 @@ impl OpenWriter {
 
     /// Makes what was taken over a whole shard that goes on at `next`. `is_known`: false if there was nothing.
     pub fn finish_taking_over(&mut self, next: i64, is_known: bool, surroundings: &Surroundings) -> Result<()> {
-        self.next = Some(next);
+        (self.next, self.covered) = (Some(next), next);
         if is_known { self.commit(surroundings) } else { Ok(()) }
     }
 
@@ -255,7 +258,7 @@ impl OpenWriter {
         for pending in self.pending.values() {
             self.writer.put(&pending.environment, &pending.record, pending.is_stored)?;
         }
-        let next = self.next.unwrap_or(0);
+        let next = self.next.unwrap_or(0).max(self.covered);
         let position = self.position(next, false);
         self.writer.commit(&position)?;
         self.committed = Some(position);
