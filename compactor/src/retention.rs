@@ -103,10 +103,16 @@ pub(crate) async fn sweep(table: &Table, age: Duration) -> Result<usize> {
     }
     drop(listed);
     let age = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+    // No commit can name these: a file gets its name only when all of it is written.
+    let spec = table.spec;
+    let aside = match newest.checked_sub_signed(age) {
+        Some(before) => table.store.remove_aside(before.into(), |path| is_own_path(spec, path)).await?,
+        None => 0,
+    };
     unknown.retain(|(_, modified_at)| newest.signed_duration_since(modified_at) > age);
     unknown.truncate(FILES_PER_COMMIT);
     if unknown.is_empty() {
-        return Ok(0);
+        return Ok(aside);
     }
     let change = Change {
         operation: "VACUUM START",
@@ -118,7 +124,7 @@ pub(crate) async fn sweep(table: &Table, age: Duration) -> Result<usize> {
         let state = table.state().await;
         unknown.retain(|(path, _)| !is_named(&state, path));
     }
-    let count = table.store.delete(unknown.into_iter().map(|(path, _)| path).collect()).await?;
+    let count = aside + table.store.delete(unknown.into_iter().map(|(path, _)| path).collect()).await?;
     tracing::info!(table = table.spec.name, files = count, "files that were never committed deleted");
     table.metrics.vacuumed_files.with_label_values(&[table.spec.name]).inc_by(count as u64);
     Ok(count)

@@ -8,6 +8,7 @@
 
 use std::path::{Path as FilePath, PathBuf};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use bytes::Bytes;
 use futures::stream::BoxStream;
@@ -203,6 +204,19 @@ impl TableStore {
         Ok(count)
     }
 
+    /// Removes what a crash left of files that were being written aside, if it is older than `before`. `is_own` gets the
+    /// path that the whole file would have had. Only local file systems have any, and no list shows them; of a bucket,
+    /// parts of uploads that were never completed are for a rule of its life cycle. Returns the number of files.
+    pub async fn remove_aside(
+        &self,
+        before: SystemTime,
+        is_own: impl Fn(&str) -> bool + Send + 'static,
+    ) -> Result<usize> {
+        let Some(root) = self.local.clone() else { return Ok(0) };
+        let removed = blocking(move || remove_aside(&root, before, &is_own)).await;
+        removed.map_err(|source| self.error("clean up", Path::default(), local_error(&Path::default(), source)))
+    }
+
     /// Removes the empty folders below `prefix`; only local file systems have any.
     pub async fn remove_empty_folders(&self, prefix: &str) {
         let Some(folder) = self.local.as_ref().map(|root| root.join(prefix)) else { return };
@@ -262,6 +276,36 @@ fn create_aside(folder: &FilePath) -> std::io::Result<(std::fs::File, PathBuf)> 
             Err(error) => return Err(error),
         }
     }
+}
+
+/// The name that a file written aside is to have in the end, relative to the table's folder: the library appends `#` and
+/// a number, [`create_aside`] has names of its own.
+fn name_in_the_end(path: &str) -> Option<&str> {
+    if path.strip_prefix("_delta_log/.commit-").is_some_and(|rest| rest.ends_with(".tmp")) {
+        return Some("_delta_log");
+    }
+    path.rsplit_once('#').filter(|(_, number)| number.parse::<u64>().is_ok()).map(|(name, _)| name)
+}
+
+fn remove_aside(root: &FilePath, before: SystemTime, is_own: &dyn Fn(&str) -> bool) -> std::io::Result<usize> {
+    let (mut folders, mut removed) = (vec![root.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder)? {
+            let entry = entry?;
+            let path = entry.path();
+            if entry.file_type()?.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let name = path.strip_prefix(root).ok().and_then(FilePath::to_str).and_then(name_in_the_end);
+            // One that is gone meanwhile was finished by its writer.
+            let old = || entry.metadata().and_then(|file| file.modified()).is_ok_and(|modified| modified < before);
+            if name.is_some_and(|name| name == "_delta_log" || is_own(name)) && old() {
+                removed += usize::from(std::fs::remove_file(&path).is_ok());
+            }
+        }
+    }
+    Ok(removed)
 }
 
 fn sync_with_folders(file: &FilePath, root: &FilePath) -> std::io::Result<()> {

@@ -129,6 +129,38 @@ async fn files_of_a_crash_before_the_commit_are_deleted() {
     assert_eq!(state.version, versions, "with nothing to delete there is no commit");
 }
 
+/// The object store's library writes local files aside, under names that its lists leave out.
+#[tokio::test(flavor = "multi_thread")]
+async fn files_that_a_crash_left_half_written_are_deleted() {
+    let world = World::local();
+    land_one(&world, 1, NOON).await;
+    let live = live_files(&world).await;
+    let folder = "event_date=2026-11-22/kind=feature";
+    let own = format!("{folder}/tidegate-00000000-0000-4000-8000-000000000000.zstd.parquet");
+    let write = |path: String| {
+        std::fs::write(world.folder().join("events").join(&path), b"PAR1").unwrap();
+        path
+    };
+    let old = BTreeSet::from([
+        write(format!("{own}#1")),
+        write("_delta_log/.commit-4711-0.tmp".into()),
+        write(format!("{folder}/somebody-elses.parquet#1")),
+        write(format!("{own}#not-a-number")),
+    ]);
+    write(format!("{own}#2"));
+    age_files(&world, &old);
+    let exists = |name: &str| world.folder().join("events").join(name).exists();
+
+    world.land().await;
+    let gone = [format!("{own}#1"), "_delta_log/.commit-4711-0.tmp".into()];
+    for path in &old {
+        assert_eq!(exists(path), !gone.contains(path), "{path}");
+    }
+    assert!(exists(&format!("{own}#2")), "a write of this hour may still be under way");
+    assert_eq!(live_files(&world).await, live);
+    world.expect_rows(1).await;
+}
+
 /// The worst case: a process is stopped directly before its write, for days, and its successor deletes its files.
 #[tokio::test(flavor = "multi_thread")]
 async fn zombie_cannot_name_a_deleted_file() {
