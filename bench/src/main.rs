@@ -27,6 +27,7 @@ mod load;
 mod overload;
 mod search;
 mod soak;
+mod start;
 mod storm;
 
 use std::net::SocketAddr;
@@ -60,6 +61,8 @@ enum Command {
     Overload(overload::OverloadArgs),
     /// A long run with or without load: memory, core-time and lag over time.
     Soak(soak::SoakArgs),
+    /// From the start of the process to readiness, on a large data directory.
+    Start(start::StartArgs),
     /// From log to table: landing and merging alone, with memory, bytes and requests.
     Compact(compact::CompactArgs),
     /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
@@ -85,6 +88,7 @@ fn main() -> anyhow::Result<()> {
         Command::Flow(args) => flow::run(&args),
         Command::Overload(args) => overload::run(&args),
         Command::Soak(args) => soak::run(&args),
+        Command::Start(args) => start::run(&args),
         Command::Compact(args) => compact::run(&args),
         Command::Decode => {
             decode::run();
