@@ -4,7 +4,6 @@ DuckDB's own Delta extension is not used, as it has to be downloaded at run time
 """
 
 import contextlib
-import os
 import shutil
 
 import duckdb
@@ -32,13 +31,14 @@ def mirror(source, target):
 
 
 class Lake:
-    """The tables below one directory. Every call looks at the newest version."""
+    """The tables below one directory or prefix of a bucket. Every call looks at the newest version."""
 
-    def __init__(self, path):
-        self.path = path
+    def __init__(self, path, options=None):
+        """`options`: how the `deltalake` package reaches a bucket."""
+        self.path, self.options = path, options
 
     def table(self, name):
-        return DeltaTable(os.path.join(self.path, name))
+        return DeltaTable(f"{self.path}/{name}", storage_options=self.options)
 
     def files(self, name):
         return self.table(name).file_uris()
@@ -58,7 +58,10 @@ class Lake:
         except TableNotFoundError:
             return
         files = table.file_uris()
-        if files:
+        if files and self.options:
+            # DuckDB's way to a bucket is an extension that would have to be downloaded.
+            session.register(name, table.to_pyarrow_dataset())
+        elif files:
             session.execute(
                 f"create view {name} as select * from read_parquet({files!r}, union_by_name = true, {PARTITIONS})"
             )

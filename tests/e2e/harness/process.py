@@ -63,6 +63,8 @@ class Server:
         self.process = None
         self.output = []
         self.expected = []
+        # Where outside readers find the tables, if not below the data directory.
+        self.lake_elsewhere = None
         self.checked = 0
         self._reader = None
         self.configure(settings or {})
@@ -249,6 +251,8 @@ class Server:
 
     @property
     def lake(self):
+        if self.lake_elsewhere:
+            return self.lake_elsewhere
         folder = self.data_dir / "lake"
         if self.wrapper:
             folder = lake.mirror(self.seen(folder), self.folder / "lake-seen")
