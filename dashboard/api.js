@@ -39,7 +39,12 @@ async function token(refused) {
   return recall("token");
 }
 
-export async function request(path, { method = "GET", query = {}, body, signal } = {}) {
+export async function request(path, options) {
+  return (await exchange(path, options)).answer;
+}
+
+/// `{answer, headers}`.
+async function exchange(path, { method = "GET", query = {}, body, signal } = {}) {
   const parameters = new URLSearchParams(Object.entries(query).filter(([, value]) => value !== null && value !== undefined));
   const url = parameters.size > 0 ? `${path}?${parameters}` : path;
   let refused = null;
@@ -50,7 +55,7 @@ export async function request(path, { method = "GET", query = {}, body, signal }
       refused = credential;
       continue;
     }
-    return read(response);
+    return { answer: await read(response), headers: response.headers };
   }
 }
 
@@ -101,10 +106,17 @@ export const pipeline = (signal) => request("/api/tidegate/pipeline", { signal }
 export const deadLetters = (limit, signal) => request("/api/tidegate/dead-letters", { query: { limit }, signal });
 export const deadLetter = (id, signal) => request(`/api/tidegate/dead-letters/${segment(id)}`, { signal });
 
-/// `search`: `{filter, sort, limit, continuationToken}`, absent fields left out.
-export function searchContexts(place, search, signal) {
+/// Path of the search and its body; `search`: `{filter, sort, limit, continuationToken}`, absent fields left out.
+export function searchRequest(place, search) {
   const body = Object.fromEntries(Object.entries(search).filter(([, value]) => value !== null && value !== undefined && value !== ""));
-  return request(`${base(place)}/contexts/search`, { method: "POST", body, signal });
+  return { url: `${base(place)}/contexts/search`, search: body };
+}
+
+/// The answer, and as its `state` what the server says of the index: `rebuilding`, `partial` or nothing.
+export async function searchContexts(place, given, signal) {
+  const { url, search } = searchRequest(place, given);
+  const { answer, headers } = await exchange(url, { method: "POST", body: search, signal });
+  return { ...answer, state: headers.get("X-Tidegate-Index") ?? "" };
 }
 
 export function contextVersions(place, kind, key, signal) {

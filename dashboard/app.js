@@ -9,8 +9,9 @@ import { h, icon, replace, setText, tickTimes } from "./dom.js";
 import { DetailView } from "./detail.js";
 import { PipelineView } from "./pipeline.js";
 import { formatRoute, hashOfPath, parseRoute } from "./route.js";
-import { emptyState, SearchView } from "./search.js";
+import { SearchView } from "./search.js";
 import { ConnectView } from "./setup.js";
+import { emptyState } from "./states.js";
 import { forget, recall, remember } from "./store.js";
 
 const TIME_TICK_MS = 5000;

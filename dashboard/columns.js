@@ -1,36 +1,36 @@
-//! The dialog that chooses which attributes the result table shows, and in which order.
+//! The dialog that chooses attributes and their order: the columns of the result table, the facets.
 //!
-//! In: the chosen columns, the attribute names that `Suggestions` knows. Out: `onchange(columns)` at every change.
-//! Columns are `lastSeen`, `applicationId` and attribute pointers; kind and key are always shown.
+//! In: what is chosen, the attribute names that `Suggestions` knows. Out: `onchange(columns)` at every change.
+//! Columns are attribute pointers, and `own` ones that are no attributes: `lastSeen`, `applicationId`, `kind`.
 
 import { h, icon, replace } from "./dom.js";
-import { attributeLabel, compact } from "./format.js";
+import { compact } from "./format.js";
 import { columnLabel } from "./results.js";
-import { DEFAULT_COLUMNS } from "./route.js";
 
 const LISTED_MAX = 200;
 const LOOKUP_DELAY_MS = 150;
 
 export class ColumnDialog {
-  constructor({ suggestions, onchange }) {
-    this.suggestions = suggestions;
-    this.onchange = onchange;
+  /// `none`: says what an empty choice means; `defaults`: what Reset chooses.
+  constructor({ suggestions, onchange, title, own, none, defaults = null }) {
+    Object.assign(this, { suggestions, onchange, title, own, none, defaults });
     this.columns = [];
     this.names = [];
     this.build();
   }
 
   build() {
-    this.chosen = h("ul", { class: "columns-chosen", "aria-label": "Shown columns" });
+    this.chosen = h("ul", { class: "columns-chosen", "aria-label": `Shown ${this.title.toLowerCase()}` });
     this.available = h("ul", { class: "columns-available", "aria-label": "Attributes" });
     this.search = h("input", { type: "search", class: "text-input", "aria-label": "Find an attribute", placeholder: "Find an attribute", autocomplete: "off", spellcheck: "false", oninput: () => this.find() });
     this.note = h("p", { class: "muted", role: "status" });
     const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => this.node.close() }, icon("close"));
-    const reset = h("button", { type: "button", class: "button small", onclick: () => this.change([...DEFAULT_COLUMNS]) }, "Reset");
+    const reset = this.defaults && h("button", { type: "button", class: "button small", onclick: () => this.change([...this.defaults]) }, "Reset");
+    const titleId = `${this.title.toLowerCase()}-title`;
     this.node = h(
       "dialog",
-      { class: "dialog columns-dialog", "aria-labelledby": "columns-title", onclick: (event) => event.target === this.node && this.node.close() },
-      h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id: "columns-title" }, "Columns"), reset, close), this.chosen, this.search, this.available, this.note),
+      { class: "dialog columns-dialog", "aria-labelledby": titleId, onclick: (event) => event.target === this.node && this.node.close() },
+      h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id: titleId }, this.title), reset, close), this.chosen, this.search, this.available, this.note),
     );
   }
 
@@ -71,9 +71,9 @@ export class ColumnDialog {
 
   draw() {
     replace(this.chosen, this.columns.map((column, index) => this.chosenRow(column, index)));
-    if (this.columns.length === 0) replace(this.chosen, h("li", { class: "muted" }, "Kind and key only"));
+    if (this.columns.length === 0) replace(this.chosen, h("li", { class: "muted" }, this.none));
     const typed = this.search.value.trim().toLowerCase();
-    const all = ["lastSeen", ...this.pointers()].filter((column) => columnLabel(column).toLowerCase().includes(typed) || column.toLowerCase().includes(typed));
+    const all = [...this.own, ...this.pointers()].filter((column) => columnLabel(column).toLowerCase().includes(typed) || column.toLowerCase().includes(typed));
     replace(this.available, all.slice(0, LISTED_MAX).map((column) => this.availableRow(column)));
     this.note.textContent = all.length > LISTED_MAX ? `${all.length - LISTED_MAX} more: type to find them` : all.length === 0 ? "No attribute has this in its name" : "";
   }
@@ -112,7 +112,6 @@ export class ColumnDialog {
     const box = h("input", { type: "checkbox", "data-focus": `pick ${column}`, onchange: toggle });
     box.checked = this.columns.includes(column);
     const weight = this.weights.get(column);
-    const text = column === "lastSeen" ? "Last seen" : attributeLabel(column);
-    return h("li", {}, h("label", { class: "columns-pick" }, box, h("bdi", { class: "columns-name" }, text), weight === undefined ? null : h("span", { class: "muted number" }, compact(weight))));
+    return h("li", {}, h("label", { class: "columns-pick" }, box, h("bdi", { class: "columns-name" }, columnLabel(column)), weight === undefined ? null : h("span", { class: "muted number" }, compact(weight))));
   }
 }

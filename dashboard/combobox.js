@@ -1,13 +1,14 @@
 //! The filter box: colours what is typed, completes it, marks the place of an error.
 //!
 //! In: keystrokes, `Suggestions`. Out: `onsubmit(text)` when the person wants the search.
-//! Promise: the ARIA combobox pattern with a listbox, everything by keyboard; a newer keystroke abandons the look-up of an older
-//! one; without suggestions it is a plain text field that always works.
+//! Promise: the ARIA combobox pattern with a listbox (`popup`), everything by keyboard; a newer keystroke abandons the look-up of
+//! an older one; without suggestions it is a plain text field that always works.
 //! Colours are painted by a twin element below a transparent input, so that selection, undo, and input methods stay the
 //! browser's own. An editable element instead was not tried: those break one by one there.
 
-import { h, icon, replace, setText } from "./dom.js";
+import { h, icon, replace } from "./dom.js";
 import { positionOfByte, scan, slotAt } from "./filter.js";
+import { OptionList } from "./popup.js";
 
 const LOOKUP_DELAY_MS = 120;
 
@@ -16,8 +17,6 @@ export class FilterBox {
     this.suggestions = suggestions;
     this.onsubmit = onsubmit;
     this.onedit = onedit;
-    this.options = [];
-    this.active = -1;
     this.slot = null;
     this.fault = null;
     this.build();
@@ -29,11 +28,7 @@ export class FilterBox {
       id: "filter",
       class: "filter-input",
       type: "text",
-      role: "combobox",
       "aria-label": "Filter contexts",
-      "aria-autocomplete": "list",
-      "aria-expanded": "false",
-      "aria-controls": "filter-options",
       "aria-describedby": "filter-error filter-help",
       autocomplete: "off",
       autocapitalize: "off",
@@ -50,12 +45,10 @@ export class FilterBox {
       onscroll: () => this.align(),
     });
     this.clear = h("button", { type: "button", class: "icon-button filter-clear", "aria-label": "Clear the filter", onclick: () => this.erase() }, icon("close"));
-    this.list = h("ul", { id: "filter-options", class: "filter-options", role: "listbox", "aria-label": "Suggestions" });
-    this.legend = h("p", { class: "filter-legend", "aria-hidden": "true" }, key("↑"), key("↓"), " choose ", key("Tab"), " take ", key("Enter"), " search ", key("Esc"), " close");
-    this.popup = h("div", { class: "filter-popup", hidden: true, onmousedown: (event) => event.preventDefault() }, this.list, this.legend);
-    this.announcement = h("div", { class: "visually-hidden", role: "status", "aria-live": "polite" });
+    const legend = h("p", { class: "filter-legend", "aria-hidden": "true" }, key("↑"), key("↓"), " choose ", key("Tab"), " take ", key("Enter"), " search ", key("Esc"), " close");
+    this.popup = new OptionList({ input: this.input, id: "filter-options", label: "Suggestions", legend, take: (index) => this.take(index) });
     const field = h("div", { class: "filter-field" }, this.paint, this.input);
-    this.node = h("div", { class: "filter-box" }, icon("search"), field, this.clear, this.popup, this.announcement);
+    this.node = h("div", { class: "filter-box" }, icon("search"), field, this.clear, this.popup.node, this.popup.announcement);
     this.colour();
   }
 
@@ -157,51 +150,15 @@ export class FilterBox {
     }
   }
 
-  // A list that arrives late must not move the choice that the person has already made.
   offer(options) {
-    const chosen = this.options[this.active]?.insert;
-    this.options = options.filter(({ insert }) => insert.trim() !== this.text.slice(this.slot.start, this.slot.end) || options.length > 1);
-    this.active = chosen === undefined ? -1 : this.options.findIndex(({ insert }) => insert === chosen);
-    if (this.options.length === 0 || document.activeElement !== this.input) return this.close();
-    replace(this.list, this.options.map((option, index) => this.row(option, index)));
-    this.popup.hidden = false;
-    this.input.setAttribute("aria-expanded", "true");
-    setText(this.announcement, `${this.options.length} suggestion${this.options.length === 1 ? "" : "s"}`);
-    this.highlight(this.active);
-  }
-
-  row(option, index) {
-    return h(
-      "li",
-      { id: `filter-option-${index}`, class: "filter-option", role: "option", "aria-selected": "false", title: option.hint, onclick: () => this.take(index), onmousemove: () => this.active !== index && this.highlight(index, false) },
-      h("span", { class: `option-type option-${option.type}`, "aria-hidden": "true" }),
-      h("span", { class: "option-label" }, ...emphasise(option.label, this.slot.typed)),
-      h("span", { class: "option-detail" }, option.detail),
-    );
-  }
-
-  highlight(index, scroll = true) {
-    this.active = index;
-    for (const [position, row] of [...this.list.children].entries()) row.setAttribute("aria-selected", String(position === index));
-    const row = this.list.children[index];
-    if (row) this.input.setAttribute("aria-activedescendant", row.id);
-    else this.input.removeAttribute("aria-activedescendant");
-    if (scroll) row?.scrollIntoView({ block: "nearest" });
+    const { start, end, typed } = this.slot;
+    this.popup.offer(options.filter(({ insert }) => insert.trim() !== this.text.slice(start, end) || options.length > 1), typed);
   }
 
   close() {
     this.lookup?.abort();
     clearTimeout(this.timer);
-    this.popup.hidden = true;
-    this.options = [];
-    this.active = -1;
-    this.input.setAttribute("aria-expanded", "false");
-    this.input.removeAttribute("aria-activedescendant");
-    setText(this.announcement, "");
-  }
-
-  get open() {
-    return !this.popup.hidden;
+    this.popup.close();
   }
 
   key(event) {
@@ -209,25 +166,22 @@ export class FilterBox {
     const plain = !event.ctrlKey && !event.metaKey && !event.altKey;
     if (event.key === "ArrowDown" || event.key === "ArrowUp") this.move(event);
     else if (event.key === " " && event.ctrlKey) this.handled(event, () => this.complete());
-    else if (event.key === "Escape" && this.open) this.handled(event, () => this.close());
-    else if (event.key === "Enter") this.handled(event, () => (this.active >= 0 ? this.take(this.active) : this.submit()));
-    else if (event.key === "Tab" && plain && !event.shiftKey && this.open && this.takesTab()) this.handled(event, () => this.take(Math.max(this.active, 0)));
-    else if (["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) setTimeout(() => this.open && this.complete());
+    else if (event.key === "Escape" && this.popup.open) this.handled(event, () => this.close());
+    else if (event.key === "Enter") this.handled(event, () => (this.popup.active >= 0 ? this.take(this.popup.active) : this.submit()));
+    else if (event.key === "Tab" && plain && !event.shiftKey && this.popup.open && this.takesTab()) this.handled(event, () => this.take(Math.max(this.popup.active, 0)));
+    else if (["ArrowLeft", "ArrowRight", "Home", "End"].includes(event.key)) setTimeout(() => this.popup.open && this.complete());
   }
 
   move(event) {
     this.handled(event, () => {
-      if (!this.open) return this.complete();
-      const last = this.options.length - 1;
-      // -1 is the text field itself, between the last and the first option.
-      const next = event.key === "ArrowDown" ? this.active + 1 : this.active - 1;
-      this.highlight(next > last ? -1 : next < -1 ? last : next);
+      if (this.popup.open) this.popup.move(event.key === "ArrowDown");
+      else this.complete();
     });
   }
 
   // Tab takes a suggestion only when one is chosen or a word is half typed; otherwise it leaves the field as everywhere.
   takesTab() {
-    return this.active >= 0 || (this.slot.typed !== "" && this.options[0].label.toLowerCase() !== this.slot.typed.toLowerCase());
+    return this.popup.active >= 0 || (this.slot.typed !== "" && this.popup.options[0].label.toLowerCase() !== this.slot.typed.toLowerCase());
   }
 
   handled(event, act) {
@@ -242,7 +196,7 @@ export class FilterBox {
   }
 
   take(index) {
-    const { insert, caret = 0, more } = this.options[index];
+    const { insert, caret = 0, more } = this.popup.options[index];
     const { start, end } = this.slot;
     const rest = insert.endsWith(" ") && this.text[end] === " " ? end + 1 : end;
     this.input.focus();
@@ -258,9 +212,3 @@ export class FilterBox {
 }
 
 const key = (name) => h("kbd", {}, name);
-
-function emphasise(label, typed) {
-  const at = typed === "" ? -1 : label.toLowerCase().indexOf(typed.toLowerCase());
-  if (at === -1) return [label];
-  return [label.slice(0, at), h("b", {}, label.slice(at, at + typed.length)), label.slice(at + typed.length)];
-}

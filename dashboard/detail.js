@@ -8,7 +8,7 @@ import { formatField, formatValue } from "./filter.js";
 import { attributeLabel, count, leaves, parseTime, plural, UNKNOWN, valueText } from "./format.js";
 import { kindBadge, kindOf, privateBadge, redactedIn, valueNode } from "./results.js";
 import { formatRoute } from "./route.js";
-import { emptyState } from "./search.js";
+import { emptyState, skeleton } from "./states.js";
 
 const EVALUATIONS_LISTED = 50;
 
@@ -28,7 +28,7 @@ export class DetailView {
   show(route) {
     this.route = route;
     replace(this.title, kindBadge(route.kind), h("bdi", {}, route.key === "" ? "(empty key)" : route.key));
-    replace(this.body, h("div", { class: "skeleton", "aria-hidden": "true" }, Array.from({ length: 6 }, () => h("div", { class: "skeleton-row" }))));
+    replace(this.body, skeleton(6));
     this.load();
   }
 

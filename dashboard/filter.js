@@ -123,7 +123,7 @@ export function interpret(text) {
   const trimmed = text.trim();
   if (trimmed === "") return { type: "all", filter: "" };
   const { tokens, predicates, error } = scan(text);
-  const written = error === null && /^q equals "/.test(trimmed) && tokens.length === 3;
+  const written = error === null && /^q equals [^[{]/.test(trimmed) && tokens.length === 3;
   if (error !== null && predicates === 0) return fullText(trimmed);
   return written ? fullText(unquote(trimmed.slice("q equals ".length))) : { type: "filter", filter: text };
 }
@@ -184,7 +184,7 @@ function endOfToken(text, caret, quoted) {
   return quoted && text[end] === '"' ? end + 1 : end;
 }
 
-function endOfString(text, start) {
+export function endOfString(text, start) {
   let at = start + 1;
   while (at < text.length && text[at] !== '"') at += text[at] === "\\" ? 2 : 1;
   return Math.min(at + 1, text.length);
@@ -209,7 +209,7 @@ function endOfField(text, start) {
   return Math.min(at, text.length);
 }
 
-function endOfJson(text, start) {
+export function endOfJson(text, start) {
   if (text[start] === '"') return endOfString(text, start);
   let at = start;
   let depth = 0;
@@ -226,7 +226,7 @@ function endOfJson(text, start) {
   return text.length;
 }
 
-function isJson(text) {
+export function isJson(text) {
   try {
     JSON.parse(text);
     return true;
@@ -252,8 +252,12 @@ export function unquote(raw) {
 export function formatField(kind, pointer) {
   const literal = pointer.slice(1).replaceAll("~1", "/").replaceAll("~0", "~");
   const name = pointer.indexOf("/", 1) !== -1 || literal === "" || literal.startsWith("/") ? pointer : literal;
-  const field = `${kind ?? "*"}.${name}`;
-  return /[\s,|()!\\"]|:$|:[{["]/.test(field) ? JSON.stringify(field) : field;
+  return quoteField(`${kind ?? "*"}.${name}`);
+}
+
+/// A field as the filter language wants it: bare where nothing can be misread, else JSON.
+export function quoteField(field) {
+  return field === "" || /[\s,|()!\\"]|:$|:[{["]/.test(field) ? JSON.stringify(field) : field;
 }
 
 /// A JSON scalar or list as the filter language wants it: bare where nothing can be misread, else JSON.

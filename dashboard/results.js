@@ -4,26 +4,29 @@
 
 import { h, icon, timeAgo } from "./dom.js";
 import { atPointer, attributeLabel, valueText } from "./format.js";
+import { arrowKeys } from "./keys.js";
 import { formatRoute } from "./route.js";
 
 const CELL_LETTERS_MAX = 400;
+const KEY_LETTERS_MAX = 120;
 
 /// `sortBy(sort)` is called by the headings that sort.
 export function resultTable({ place, items, columns, sort, sortBy }) {
   const shown = items.some(({ applicationId }) => applicationId) && !columns.includes("applicationId") ? [...columns, "applicationId"] : columns;
   const head = h("tr", {}, heading("Context", { sort, sortBy, ascending: "key" }), shown.map((column) => columnHeading(column, sort, sortBy)));
-  const body = items.map((item) => row(place, item, shown));
+  const body = h("tbody", {}, items.map((item) => row(place, item, shown)));
+  arrowKeys(body, "a", { stops: true });
   return h(
     "div",
     { class: "table-scroll", role: "region", "aria-label": "Found contexts", tabindex: "0" },
-    h("table", { class: "results" }, h("thead", {}, head), h("tbody", {}, body)),
+    h("table", { class: "results" }, h("thead", {}, head), body),
   );
 }
 
 export function columnLabel(column) {
   if (column === "lastSeen") return "Last seen";
   if (column === "applicationId") return "Application";
-  return attributeLabel(column);
+  return column === "kind" ? "kind" : attributeLabel(column);
 }
 
 function columnHeading(column, sort, sortBy) {
@@ -42,7 +45,7 @@ function heading(label, { sort, sortBy, ascending, descending, class: kind }) {
 function row(place, item, columns) {
   const { kind, key } = item.context;
   const href = formatRoute({ ...place, view: "context", kind, key });
-  const identity = h("th", { scope: "row", class: "identity" }, kindBadge(kind), h("a", { href, class: "context-key" }, h("bdi", {}, key === "" ? "(empty key)" : key)));
+  const identity = h("th", { scope: "row", class: "identity" }, kindBadge(kind), h("a", { href, class: "context-key", title: key.length > KEY_LETTERS_MAX ? key : null }, h("bdi", {}, key === "" ? "(empty key)" : cut(key, KEY_LETTERS_MAX))));
   const open = (event) => {
     // A click anywhere opens the context, but selecting text to copy it does not.
     if (event.target.closest("a, button") || String(getSelection()) !== "") return;

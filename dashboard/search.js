@@ -1,23 +1,31 @@
-//! The context search: filter box, result table, paging. Everything it shows follows from the route's search state.
+//! The context search: filter box, builder, facets, result table, paging. All it shows follows from the route's search state.
 //!
 //! In: a `Route`, answers of the search API. Out: new routes through `navigate`.
-//! Promise: a newer search abandons an older one; the total is the server's own or is left out; an error stands where the
-//! person looks, with its place in the filter if the server named one.
+//! Promise: a newer search abandons an older one; box and builder always say the same; the total is the server's own or is left
+//! out; an error stands where the person looks, with its place in the filter if the server named one.
 
-import { ApiError, searchContexts } from "./api.js";
+import { ask, filterOf, knowsFullText, knowsSort, requestOf } from "./ask.js";
+import { Builder } from "./builder.js";
 import { ColumnDialog } from "./columns.js";
 import { FilterBox } from "./combobox.js";
 import { h, icon, replace, setText } from "./dom.js";
+import { readDraft, toggleValue, writeDraft } from "./draft.js";
+import { Facets } from "./facets.js";
+import { FaultLine, faultOffset } from "./fault.js";
 import { interpret } from "./filter.js";
-import { count, plural } from "./format.js";
+import { Pager } from "./pager.js";
 import { resultTable } from "./results.js";
 import { DEFAULT_COLUMNS, LIMITS } from "./route.js";
+import { SavedDialog } from "./saved.js";
 import { setupPanel } from "./setup.js";
-import { recallList, remember } from "./store.js";
+import { ShareDialog } from "./share.js";
+import { cautionText, IndexedUpTo, totalText } from "./standing.js";
+import { emptyState, skeleton } from "./states.js";
+import { recall, recallList, remember } from "./store.js";
 import { Suggestions } from "./suggest.js";
+import { syntaxHelp } from "./syntax.js";
 
 const EMPTY_POLL_MS = 2000;
-const TOTAL_MAX = 2147483647;
 
 const SORT_NAMES = [
   ["-ts", "Newest first"],
@@ -25,41 +33,84 @@ const SORT_NAMES = [
   ["key", "Kind, then key"],
 ];
 
-const EXAMPLES = ['kind equals "user"', "user.plan equals gold", 'user.plan anyOf ["gold","silver"], user.beta equals true', "user.email exists false", "user./address/city startsWith rec", "device.os startsWith ios | kind equals org"];
-
-// Whether the server has refused full-text search; then free text looks at keys and names only.
-let fullTextMissing = false;
-// Whether the server has refused `sort`; then the order is always kind, then key.
-let sortMissing = false;
-
 export class SearchView {
   constructor({ place, navigate }) {
     this.place = place;
     this.navigate = navigate;
     this.suggestions = new Suggestions(place);
     this.columnsName = `columns.${place.project}/${place.environment}`;
-    this.build();
+    this.facetsName = `facets.${place.project}/${place.environment}`;
+    this.buildFilter();
+    this.buildDialogs();
+    this.buildResults();
+    this.buildPanels();
+    const form = h("form", { role: "search", class: "search-form", onsubmit: (event) => (event.preventDefault(), this.box.submit()) }, this.box.node, h("button", { type: "submit", class: "button primary" }, "Search"));
+    const main = h("div", { class: "search-main" }, this.toolbar, this.caution, this.results, this.pager.node);
+    const dialogs = this.dialogs.map(({ node }) => node);
+    this.node = h("section", { class: "view search-view", "aria-label": "Contexts" }, h("h1", { class: "visually-hidden", tabindex: "-1" }, "Contexts"), form, this.fault.node, this.reading, this.builder.node, syntaxHelp((text) => this.use(text)), h("div", { class: "search-columns" }, this.facets.node, main), dialogs);
     this.suggestions.load().catch(() => {});
   }
 
-  build() {
-    this.box = new FilterBox({ suggestions: this.suggestions, onsubmit: (text) => this.submit(text), onedit: () => this.showFault(null) });
-    this.fault = h("div", { id: "filter-error", class: "fault", role: "alert" });
+  buildFilter() {
+    this.box = new FilterBox({ suggestions: this.suggestions, onsubmit: (text) => this.submit(text), onedit: () => this.edited(this.box.text) });
+    this.fault = new FaultLine({ box: this.box, searchAsText: () => this.use(`q equals ${JSON.stringify(this.state.filter.trim())}`) });
     this.reading = h("p", { id: "filter-help", class: "reading muted" });
+    this.builder = new Builder({
+      suggestions: this.suggestions,
+      filterOf,
+      ontext: (text) => {
+        this.box.show(text);
+        this.fault.clear();
+      },
+      onsearch: () => this.box.text !== this.state.filter && this.submit(this.box.text),
+    });
+    this.facets = new Facets({ place: this.place, suggestions: this.suggestions, ontoggle: (...value) => this.narrow(...value), onchoose: () => this.facetDialog.open(this.facets.chosen) });
+  }
+
+  buildDialogs() {
+    const { suggestions, place } = this;
+    this.columnDialog = new ColumnDialog({ suggestions, title: "Columns", own: ["lastSeen"], none: "Kind and key only", defaults: DEFAULT_COLUMNS, onchange: (columns) => this.chooseColumns(columns) });
+    this.facetDialog = new ColumnDialog({ suggestions, title: "Facets", own: ["kind"], none: "None", onchange: (facets) => this.chooseFacets(facets) });
+    this.saved = new SavedDialog({ place, current: () => ({ ...this.route, search: { ...this.state, columns: this.columns } }) });
+    this.share = new ShareDialog({ question: () => requestOf(place, this.state) });
+    this.dialogs = [this.columnDialog, this.facetDialog, this.saved, this.share];
+  }
+
+  buildResults() {
     this.status = h("p", { class: "status", role: "status", "aria-live": "polite" });
+    this.indexed = new IndexedUpTo();
+    this.caution = h("p", { class: "caution", role: "status" });
+    this.results = h("div", { class: "results-area", "aria-busy": "false" });
+    this.pager = new Pager({ turn: (change, trail) => this.turn(change, trail) });
     this.sort = select("Sort", SORT_NAMES, (value) => this.change({ sort: value, after: null, page: 1 }));
     this.limit = select("Rows", LIMITS.map((limit) => [String(limit), `${limit} rows`]), (value) => this.change({ limit: Number(value), after: null, page: 1 }));
-    this.columnDialog = new ColumnDialog({ suggestions: this.suggestions, onchange: (columns) => this.chooseColumns(columns) });
-    const columns = h("button", { type: "button", class: "button", "aria-haspopup": "dialog", "aria-label": "Columns", onclick: () => this.columnDialog.open(this.columns) }, icon("columns"), h("span", {}, "Columns"));
     const refresh = h("button", { type: "button", class: "icon-button", "aria-label": "Search again", title: "Search again", onclick: () => this.search() }, icon("refresh"));
-    this.results = h("div", { class: "results-area", "aria-busy": "false" });
-    this.previous = pagerButton("Previous", "back", () => this.goBack());
-    this.next = pagerButton("Next", "next", () => this.goNext());
-    this.position = h("span", { class: "number" });
-    this.pager = h("nav", { class: "pager", "aria-label": "Pages", hidden: true }, this.previous, this.position, this.next);
-    this.toolbar = h("div", { class: "toolbar" }, this.status, refresh, h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, columns));
-    const form = h("form", { role: "search", class: "search-form", onsubmit: (event) => (event.preventDefault(), this.box.submit()) }, this.box.node, h("button", { type: "submit", class: "button primary" }, "Search"));
-    this.node = h("section", { class: "view search-view", "aria-label": "Contexts" }, h("h1", { class: "visually-hidden", tabindex: "-1" }, "Contexts"), form, this.fault, this.reading, syntaxHelp((text) => this.tryExample(text)), this.toolbar, this.results, this.pager, this.columnDialog.node);
+    const opens = (label, name, open) => h("button", { type: "button", class: "button", "aria-haspopup": "dialog", "aria-label": label, title: label, onclick: open }, icon(name), h("span", {}, label));
+    const columns = opens("Columns", "columns", () => this.columnDialog.open(this.columns));
+    const saved = opens("Saved", "bookmark", () => this.saved.open());
+    const share = opens("Copy", "share", () => this.share.open());
+    this.panelButtons = h("div", { class: "panel-buttons" });
+    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, columns, saved, share));
+  }
+
+  // Builder and facets can be put away; what a person chose is remembered, else there has to be room for them.
+  buildPanels() {
+    const toggle = (label, name, panel, roomy, onopen = () => {}) => {
+      const kept = recall(`panel.${name}`);
+      const draw = (open) => {
+        panel.hidden = !open;
+        button.setAttribute("aria-pressed", String(open));
+      };
+      const press = () => {
+        draw(panel.hidden);
+        remember(`panel.${name}`, panel.hidden ? "closed" : "open");
+        if (!panel.hidden) onopen();
+      };
+      const button = h("button", { type: "button", class: "button", "aria-label": label, title: label, onclick: press }, icon(name), h("span", {}, label));
+      draw(kept === null ? matchMedia(`(min-width: ${roomy}px)`).matches : kept === "open");
+      return button;
+    };
+    replace(this.panelButtons, toggle("Builder", "rows", this.builder.node, 720), toggle("Facets", "facets", this.facets.node, 1000, () => this.loadFacets()));
   }
 
   show(route, trail) {
@@ -72,8 +123,11 @@ export class SearchView {
       return this.change({ columns: this.columns }, { replace: true });
     }
     this.box.show(this.state.filter);
+    this.builder.show(this.state.filter);
+    this.markFacets();
     this.sort.value = this.state.sort;
     this.limit.value = String(this.state.limit);
+    this.indexed.start();
     if (this.answer && this.answeredTo === this.question) {
       this.draw();
       if (this.scroll) scrollTo(0, this.scroll);
@@ -81,6 +135,7 @@ export class SearchView {
       this.search();
     }
     this.scroll = 0;
+    if (!this.facets.node.hidden && this.facets.shown.size === 0) this.loadFacets();
   }
 
   /// What the rows depend on; the columns are not part of it.
@@ -92,9 +147,11 @@ export class SearchView {
   leave() {
     this.scroll = scrollY;
     this.running?.abort();
+    this.facets.leave();
+    this.indexed.stop();
     this.results.setAttribute("aria-busy", "false");
     clearTimeout(this.poll);
-    this.columnDialog.node.close();
+    for (const { node } of this.dialogs) node.close();
   }
 
   /// Coming back from a context puts the focus on its row again, at once or when the rows are there.
@@ -115,9 +172,16 @@ export class SearchView {
     this.box.input.select();
   }
 
+  // Other ways to another search.
+
   change(search, options = {}) {
     const trail = "after" in search ? options.trail : this.trail;
     this.navigate({ ...this.route, search: { ...this.state, columns: this.columns, ...search } }, { replace: options.replace, state: { trail: trail ?? null } });
+  }
+
+  edited(text) {
+    this.fault.clear();
+    this.builder.show(text);
   }
 
   submit(text) {
@@ -125,10 +189,20 @@ export class SearchView {
     else this.change({ filter: text, after: null, page: 1 });
   }
 
-  tryExample(text) {
+  use(text) {
     this.box.show(text);
     this.submit(text);
     this.box.input.focus();
+  }
+
+  narrow(field, json, operator) {
+    const draft = readDraft(filterOf(this.box.text));
+    if (draft !== null) this.submit(writeDraft(toggleValue(draft, field, json, operator)));
+  }
+
+  turn(change, trail) {
+    this.change(change, { trail });
+    this.node.scrollIntoView({ block: "start" });
   }
 
   chooseColumns(columns) {
@@ -136,108 +210,63 @@ export class SearchView {
     this.change({ columns }, { replace: true });
   }
 
-  goNext() {
-    const after = this.answer?.continuationToken;
-    if (!after) return;
-    this.change({ after, page: this.state.page + 1 }, { trail: [...(this.trail ?? (this.state.after ? [null] : [])), this.state.after] });
-    this.node.scrollIntoView({ block: "start" });
+  chooseFacets(facets) {
+    remember(this.facetsName, JSON.stringify(facets));
+    this.loadFacets();
   }
 
-  // A link that was opened in the middle does not know the pages before it; then back leads to the first one.
-  goBack() {
-    if (this.state.after === null) return;
-    const known = this.trail !== null && this.trail.length === this.state.page - 1;
-    const after = known ? this.trail.at(-1) : null;
-    this.change({ after, page: after === null ? 1 : this.state.page - 1 }, { trail: known ? this.trail.slice(0, -1) : [] });
-    this.node.scrollIntoView({ block: "start" });
+  loadFacets() {
+    this.facets.load(recallList(this.facetsName));
   }
+
+  markFacets() {
+    this.facets.mark(readDraft(filterOf(this.state.filter)), this.state.filter.trim() !== "");
+  }
+
+  // Asking, and showing what came.
 
   async search({ quiet = false } = {}) {
     this.running?.abort();
     clearTimeout(this.poll);
     const running = new AbortController();
     this.running = running;
-    const meaning = interpret(this.state.filter);
     const { question } = this;
     this.results.setAttribute("aria-busy", "true");
-    if (!quiet && !this.answer) replace(this.results, skeleton());
+    if (!quiet && !this.answer) replace(this.results, skeleton(8));
     try {
-      const answer = await this.ask(meaning, running.signal);
+      const answer = await ask(this.place, this.state, running.signal);
       if (running.signal.aborted) return;
       this.answer = answer;
       this.answeredTo = question;
-      this.showFault(null);
+      this.fault.clear();
       this.draw();
     } catch (error) {
       if (running.signal.aborted || error.name === "AbortError") return;
       this.answer = null;
-      this.showFailure(error, meaning);
+      this.showFailure(error);
     } finally {
       if (!running.signal.aborted) this.results.setAttribute("aria-busy", "false");
     }
   }
 
-  async ask(meaning, signal) {
-    if (meaning.type !== "text") {
-      this.explain(meaning);
-      return this.askFor(meaning.filter, signal);
-    }
-    if (!fullTextMissing) {
-      try {
-        const answer = await this.askFor(meaning.filter, signal);
-        this.explain(meaning);
-        return answer;
-      } catch (error) {
-        if (!(error instanceof ApiError) || error.status !== 400) throw error;
-      }
-    }
-    const answer = await this.askFor(meaning.fallback, signal);
-    fullTextMissing = true;
-    this.explain(meaning);
-    return answer;
-  }
-
-  // A server of the current API generation knows one order only and refuses to be given another.
-  async askFor(filter, signal) {
-    const { sort, limit, after } = this.state;
-    const search = { filter, limit, continuationToken: after };
-    if (sort === "key" || sortMissing) return searchContexts(this.place, search, signal);
-    try {
-      return await searchContexts(this.place, { ...search, sort }, signal);
-    } catch (error) {
-      if (error.status !== 400 || !/^sort\b/.test(error.message)) throw error;
-      sortMissing = true;
-      this.sort.node.hidden = true;
-      return searchContexts(this.place, search, signal);
-    }
-  }
-
   // Says how the text was read, as free text and filters share the box.
-  explain(meaning) {
-    const where = fullTextMissing ? "keys and names that begin with" : "text search in keys and attributes for";
+  explain() {
+    const meaning = interpret(this.state.filter);
+    const where = knowsFullText() ? "text search in keys and attributes for" : "keys and names that begin with";
     replace(this.reading, meaning.type === "text" ? [`Not a filter, so: ${where} `, h("q", {}, meaning.text)] : []);
+    this.sort.node.hidden = !knowsSort();
   }
 
-  showFault(error) {
-    if (error === null) {
-      replace(this.fault);
-      return;
-    }
-    const offset = faultOffset(error);
-    const at = offset === null ? null : this.box.markFault(offset);
-    const go = at === null ? null : h("button", { type: "button", class: "button small", onclick: () => this.box.goTo(at) }, "Show the place");
-    const asText = h("button", { type: "button", class: "button small", onclick: () => this.tryExample(`q equals ${JSON.stringify(this.state.filter.trim())}`) }, "Search for it as text");
-    replace(this.fault, h("p", { class: "fault-message" }, error.message), at === null ? null : excerpt(this.state.filter, at, this.box.faultEnd), h("div", { class: "fault-actions" }, go, asText));
-    if (at !== null && document.activeElement === this.box.input) this.box.input.setSelectionRange(at, at);
-  }
-
-  showFailure(error, meaning) {
-    this.pager.hidden = true;
+  showFailure(error) {
+    const isFilter = interpret(this.state.filter).type === "filter";
+    this.pager.hide();
     setText(this.status, "");
-    const aboutFilter = meaning.type === "filter" && faultOffset(error) !== null;
+    setText(this.caution, "");
+    this.explain();
+    const aboutFilter = isFilter && faultOffset(error) !== null;
     if (error.status === 400 && this.state.after !== null && !aboutFilter) return this.showExpired(error);
-    if (error.status === 400 && meaning.type === "filter") {
-      this.showFault(error);
+    if (error.status === 400 && isFilter) {
+      this.fault.show(error, this.state.filter);
       setText(this.status, "No results");
       replace(this.results, emptyState("The filter has a mistake", "Mend it above and search again."));
       return;
@@ -253,33 +282,25 @@ export class SearchView {
   }
 
   draw() {
-    const { items, totalCount, continuationToken } = this.answer;
+    const { items, continuationToken, state } = this.answer;
     clearTimeout(this.poll);
+    this.explain();
+    setText(this.caution, cautionText(state));
     if (items.length === 0) return this.drawEmpty();
     const first = (this.state.page - 1) * this.state.limit + 1;
-    const last = first + items.length - 1;
-    const all = this.state.page === 1 && !continuationToken;
-    setText(this.status, all ? plural(totalCount ?? items.length, "context") : `${count(first)}–${count(last)} of ${total(totalCount, continuationToken, last)}`);
-    replace(this.results, resultTable({ place: this.place, items, columns: this.columns, sort: sortMissing ? "key" : this.state.sort, sortBy: (sort) => this.change({ sort, after: null, page: 1 }) }));
-    this.drawPager(!continuationToken);
+    setText(this.status, totalText(this.answer, { first, last: first + items.length - 1, more: Boolean(continuationToken) }));
+    replace(this.results, resultTable({ place: this.place, items, columns: this.columns, sort: knowsSort() ? this.state.sort : "key", sortBy: (sort) => this.change({ sort, after: null, page: 1 }) }));
+    this.pager.show(this.state, continuationToken, this.trail);
     this.focusRow();
-  }
-
-  drawPager(lastPage) {
-    this.pager.hidden = lastPage && this.state.after === null;
-    this.previous.setAttribute("aria-disabled", String(this.state.after === null));
-    this.next.setAttribute("aria-disabled", String(lastPage));
-    const known = this.state.after === null || (this.trail !== null && this.trail.length === this.state.page - 1);
-    setText(this.previous.querySelector("span"), known ? "Previous" : "First page");
-    setText(this.position, `Page ${count(this.state.page)}`);
+    // The first context has arrived: there are names and values now.
+    if (!this.facets.node.hidden && this.suggestions.names.length === 0) this.loadFacets();
   }
 
   drawEmpty() {
-    this.pager.hidden = true;
+    this.pager.hide();
     if (this.state.after !== null) {
       setText(this.status, "No more contexts");
-      this.pager.hidden = false;
-      this.drawPager(true);
+      this.pager.show(this.state, null, this.trail);
       replace(this.results, emptyState("Nothing more on this page", "The contexts that were here have been seen again or have expired."));
     } else if (interpret(this.state.filter).type === "all") {
       setText(this.status, "No contexts yet");
@@ -297,31 +318,6 @@ export class SearchView {
   }
 }
 
-// The message may name other places on its way to the one at its end.
-function faultOffset({ message }) {
-  const offset = [...message.matchAll(/\boffset (\d+)/g)].at(-1)?.[1];
-  return offset === undefined ? null : Number(offset);
-}
-
-function total(totalCount, more, last) {
-  if (totalCount === undefined || totalCount === null) return more ? `more than ${count(last)}` : count(last);
-  return totalCount >= TOTAL_MAX ? `more than ${count(TOTAL_MAX)}` : count(totalCount);
-}
-
-function excerpt(filter, at, end) {
-  const [from, to] = [Math.max(0, at - 40), Math.min(filter.length, end + 30)];
-  const fault = filter.slice(at, end);
-  return h("code", { class: "fault-place" }, from > 0 ? "…" : "", filter.slice(from, at), h("mark", {}, fault === "" ? "⎵" : fault), filter.slice(end, to), to < filter.length ? "…" : "");
-}
-
-export function emptyState(title, text, ...more) {
-  return h("div", { class: "empty" }, h("h2", {}, title), h("p", { class: "muted" }, text), more);
-}
-
-function skeleton() {
-  return h("div", { class: "skeleton", "aria-hidden": "true" }, Array.from({ length: 8 }, () => h("div", { class: "skeleton-row" })));
-}
-
 function select(label, options, onchange) {
   const control = h("select", { "aria-label": label, onchange: () => onchange(control.value) }, options.map(([value, text]) => h("option", { value }, text)));
   return {
@@ -330,21 +326,4 @@ function select(label, options, onchange) {
       control.value = value;
     },
   };
-}
-
-function pagerButton(label, name, act) {
-  const text = h("span", {}, label);
-  const button = h("button", { type: "button", class: "button", onclick: () => button.getAttribute("aria-disabled") !== "true" && act() }, name === "back" ? [icon(name), text] : [text, icon(name)]);
-  return button;
-}
-
-function syntaxHelp(use) {
-  const example = (text) => h("li", {}, h("button", { type: "button", class: "example", onclick: () => use(text) }, h("code", {}, text)));
-  return h(
-    "details",
-    { class: "syntax" },
-    h("summary", {}, "How to write a filter"),
-    h("p", {}, h("code", {}, "field operator value"), ", joined by a comma for ", h("em", {}, "and"), ", by ", h("code", {}, "|"), " for ", h("em", {}, "or"), ", grouped by parentheses. A field is ", h("code", {}, "kind.attribute"), ", ", h("code", {}, "*.attribute"), " for any kind, or ", h("code", {}, "kind./nested/name"), ". Text with blanks needs quotes. Anything that is no filter is searched as text."),
-    h("ul", { class: "examples" }, EXAMPLES.map(example)),
-  );
 }

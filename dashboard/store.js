@@ -1,4 +1,4 @@
-//! What the page remembers between visits: token, theme, last environment, chosen columns.
+//! What the page remembers between visits: token, theme, last environment, chosen columns and facets, saved searches.
 //!
 //! In and out: localStorage, under names that start with `tidegate.`.
 //! Promise: works (and forgets) where storage is switched off; a damaged entry counts as absent.

@@ -1,8 +1,8 @@
 //! Finds what could come next in the filter box: attribute names, operators, values.
 //!
 //! In: a slot from `filter.slotAt`, the attribute look-ups of the server. Out: a ranked, bounded list of `Suggestion`
-//! `{type, label, detail, insert, caret, more}`: `insert` replaces the slot's range, `caret` is counted back from its end, and
-//! `more` says that completion should go on at once.
+//! `{type, label, detail, insert, caret, more, given}`: `insert` replaces the slot's range, `caret` is counted back from its end,
+//! `more` says that completion should go on at once, and `given` is a suggested value itself.
 //! Promise: `local` answers from memory without waiting; `remote` adds what the server knows and can be aborted.
 //! Not here: the list on the screen and its keys (`combobox`).
 
@@ -81,6 +81,12 @@ export class Suggestions {
     const name = own === "key" ? "/key" : pointer;
     const answers = await this.valuesIn(kind, name, slot.typed, signal);
     return values(slot, valuesOf(answers.flatMap(({ items }) => items ?? [])));
+  }
+
+  /// The most frequent values of an attribute as `{value, weight}`; a kind of `null` means every kind.
+  async valuesOfAttribute(kind, pointer, signal) {
+    const answers = await this.valuesIn(kind, pointer, "", signal);
+    return valuesOf(answers.flatMap(({ items }) => items ?? []));
   }
 
   // A server of the current API generation wants a kind in every question, so all of them are asked about in turn.
@@ -219,11 +225,11 @@ function value(slot, given, detail, raw = false) {
   const text = raw ? given : formatValue(given, { quoted: slot.quoted || slot.list });
   const listed = !slot.list && ["anyOf", "contains"].includes(slot.operator);
   const type = typeof given === "string" ? "value" : typeof given;
-  return { type, label: valueText(given), detail, insert: listed ? `[${formatValue(given, { quoted: true })}] ` : slot.list ? text : `${text} `, caret: listed ? 2 : 0, more: false };
+  return { type, label: valueText(given), given: raw ? JSON.parse(given) : given, detail, insert: listed ? `[${formatValue(given, { quoted: true })}] ` : slot.list ? text : `${text} `, caret: listed ? 2 : 0, more: false };
 }
 
 function dates(slot) {
   return DATES.map(([label, seconds]) => [label, `${new Date(Date.now() - seconds * 1000).toISOString().slice(0, 19)}Z`])
     .filter(([label, time]) => time.startsWith(slot.typed) || label.startsWith(slot.typed))
-    .map(([label, time]) => ({ type: "value", label: time, detail: label, insert: `${JSON.stringify(time)} `, more: false }));
+    .map(([label, time]) => ({ type: "value", label: time, detail: label, given: time, insert: `${JSON.stringify(time)} `, more: false }));
 }

@@ -1,0 +1,52 @@
+//! Asks the search API what the search on the screen means, also where the server knows less than this page.
+//!
+//! In: the search state of a route. Out: an answer, and how the text was read.
+//! A server may have no full-text search: free text then looks at keys and names only. One of the current API generation has one
+//! order only and refuses to be given another. Both are learnt from its first refusal.
+
+import { ApiError, searchContexts, searchRequest } from "./api.js";
+import { interpret } from "./filter.js";
+
+let fullTextMissing = false;
+let sortMissing = false;
+
+export const knowsFullText = () => !fullTextMissing;
+export const knowsSort = () => !sortMissing;
+
+/// The filter that stands for a text of the box.
+export function filterOf(text) {
+  const meaning = interpret(text);
+  return meaning.type === "text" && fullTextMissing ? meaning.fallback : meaning.filter;
+}
+
+/// The request for the first page, as it would be sent now.
+export function requestOf(place, { filter, sort, limit }) {
+  return searchRequest(place, { filter: filterOf(filter).trim(), sort: sort === "key" || sortMissing ? null : sort, limit });
+}
+
+export async function ask(place, state, signal) {
+  const meaning = interpret(state.filter);
+  if (meaning.type !== "text") return askFor(place, meaning.filter, state, signal);
+  if (!fullTextMissing) {
+    try {
+      return await askFor(place, meaning.filter, state, signal);
+    } catch (error) {
+      if (!(error instanceof ApiError) || error.status !== 400) throw error;
+    }
+  }
+  const answer = await askFor(place, meaning.fallback, state, signal);
+  fullTextMissing = true;
+  return answer;
+}
+
+async function askFor(place, filter, { sort, limit, after }, signal) {
+  const search = { filter, limit, continuationToken: after };
+  if (sort === "key" || sortMissing) return searchContexts(place, search, signal);
+  try {
+    return await searchContexts(place, { ...search, sort }, signal);
+  } catch (error) {
+    if (error.status !== 400 || !/^sort\b/.test(error.message)) throw error;
+    sortMissing = true;
+    return searchContexts(place, search, signal);
+  }
+}
