@@ -702,6 +702,7 @@ LOOKS = {
 @pytest.mark.parametrize("view", VIEWS)
 def test_looks(filled, visit, shoot, view, look):
     page = visit(filled, VIEWS[view], **LOOKS[look])
+    expect(page.get_by_text("Connecting…")).to_have_count(0)
     expect(page.locator(".skeleton")).to_have_count(0)
     expect(page.locator("main [aria-busy=true]")).to_have_count(0)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), "the page scrolls sideways"
