@@ -28,6 +28,7 @@ mod overload;
 mod search;
 mod soak;
 mod storm;
+mod takeover;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -66,6 +67,8 @@ enum Command {
     Decode,
     /// The context index alone: indexing and questions, over generated contexts.
     Search(search::SearchArgs),
+    /// Copies of the context index: making one, and taking shards over from it.
+    Takeover(takeover::TakeoverArgs),
     /// A bare hyper server: reads the body, answers 202.
     #[command(hide = true)]
     Bare { listen: SocketAddr },
@@ -93,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bare { listen } => bare::run(listen),
         Command::Durable { listen, data_dir } => durable::run(listen, &data_dir),
         Command::Search(args) => search::run(&args),
+        Command::Takeover(args) => takeover::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Storm(args) => storm::run(&args),
     }

@@ -5,6 +5,9 @@ use std::collections::HashMap;
 use super::check::{Mistake, shown};
 use super::{Settings, mask};
 
+/// Schemes of `storage.url`: local files and the buckets of three clouds, as `object_store` names them.
+const STORAGE_SCHEMES: [&str; 8] = ["file", "s3", "s3a", "gs", "az", "azure", "abfs", "abfss"];
+
 /// More partitions than this would be more files and shards than one machine has a use for.
 const PARTITIONS_MAX: u32 = 256;
 
@@ -82,6 +85,8 @@ fn of_indexer(indexer: &indexer::Config, mistakes: &mut Vec<Mistake>) {
     require(budget.0 >= 32 << 20, "indexer.memory_budget", budget.to_string(), "at least 32MiB");
     let retention = indexer.retention;
     require(retention.get().as_secs() >= 3600, "indexer.retention", retention.to_string(), "at least 1h");
+    let interval = indexer.snapshot_interval;
+    require(interval.get().as_secs() >= 1, "indexer.snapshot_interval", interval.to_string(), "at least 1s");
 }
 
 fn of_places(settings: &Settings, mistakes: &mut Vec<Mistake>) {
@@ -89,12 +94,12 @@ fn of_places(settings: &Settings, mistakes: &mut Vec<Mistake>) {
         mistakes.push(mistake("data_dir", Some("\"\"".into()), "expected the path of a folder"));
     }
     if let Some((scheme, _)) = settings.storage.url.split_once("://")
-        && scheme != "file"
+        && !STORAGE_SCHEMES.contains(&scheme)
     {
         mistakes.push(mistake(
             "storage.url",
             Some(shown("storage.url", &toml::Value::String(settings.storage.url.clone()))),
-            "object stores are not part of this version; expected a local path or file:///…",
+            format!("expected a local path, or a URL that begins with one of {}", STORAGE_SCHEMES.join(", ")),
         ));
     }
 }

@@ -133,7 +133,7 @@ fn contradictions_between_settings_are_reported() {
         [log]
         kind = "kafka"
         [storage]
-        url = "s3://bucket/prefix"
+        url = "ftp://bucket/prefix"
         [[environments]]
         project = "p"
         key = "a"
@@ -155,7 +155,7 @@ fn contradictions_between_settings_are_reported() {
     );
     let found = mistakes(&layers);
     assert_mistake(&found, &["log.kind", "not part of this version"]);
-    assert_mistake(&found, &["storage.url", "not part of this version"]);
+    assert_mistake(&found, &["storage.url = \"ftp://bucket/prefix\"", "begins with one of file, s3"]);
     assert_mistake(&found, &["environments[1].mobile_keys[0] = ****same", "already environments[0].sdk_keys[0]"]);
     assert_mistake(&found, &["environments[1].mobile_keys[1]", "expected printable characters"]);
     assert_mistake(&found, &["environments[2]", "p/a is already environments[0]"]);
