@@ -29,6 +29,7 @@ mod search;
 mod soak;
 mod start;
 mod storm;
+mod takeover;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -69,6 +70,8 @@ enum Command {
     Decode,
     /// The context index alone: indexing and questions, over generated contexts.
     Search(search::SearchArgs),
+    /// Copies of the context index: making one, and taking shards over from it.
+    Takeover(takeover::TakeoverArgs),
     /// A bare hyper server: reads the body, answers 202.
     #[command(hide = true)]
     Bare { listen: SocketAddr },
@@ -97,6 +100,7 @@ fn main() -> anyhow::Result<()> {
         Command::Bare { listen } => bare::run(listen),
         Command::Durable { listen, data_dir } => durable::run(listen, &data_dir),
         Command::Search(args) => search::run(&args),
+        Command::Takeover(args) => takeover::run(&args),
         Command::Load(args) => load::run(&args),
         Command::Storm(args) => storm::run(&args),
     }

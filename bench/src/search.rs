@@ -20,7 +20,7 @@ use indexer::filter::Subject;
 use indexer::{Config, Filter, Indexer, SearchRequest, Sort};
 use runtime::{ByteSize, Runtime, Shutdown};
 
-const PARTITIONS: u32 = 2;
+pub const PARTITIONS: u32 = 2;
 const ENVIRONMENTS: [&str; 4] = ["production", "staging", "test", "dev"];
 /// Sightings of one log record.
 const BATCH: usize = 2_000;
@@ -39,6 +39,13 @@ pub struct SearchArgs {
     dir: Option<PathBuf>,
     #[arg(long, default_value_t = 7)]
     seed: u64,
+}
+
+impl SearchArgs {
+    /// For an index that is asked nothing.
+    pub fn only_made(contexts: usize, seed: u64) -> Self {
+        Self { contexts, questions: 0, dir: None, seed }
+    }
 }
 
 /// Chance from a seed, the same on every machine (SplitMix64).
@@ -119,7 +126,7 @@ pub fn run(arguments: &SearchArgs) -> anyhow::Result<()> {
 }
 
 /// Makes the index and prints what that costs.
-async fn fill(dir: &Path, arguments: &SearchArgs) -> anyhow::Result<()> {
+pub async fn fill(dir: &Path, arguments: &SearchArgs) -> anyhow::Result<()> {
     let runtime = Runtime::system();
     let log = MemoryLog::new(runtime.clock.clone(), [1, PARTITIONS, 1], "bench");
     let config = Config { memory_budget: ByteSize::mib(512), ..Config::default() };

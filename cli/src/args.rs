@@ -41,6 +41,9 @@ pub enum Command {
     /// Look at what could not be read.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Work on the context index.
+    #[command(subcommand)]
+    Index(Index),
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(Config),
@@ -79,6 +82,14 @@ Examples:
   tidegate contexts search 'user.email startsWith \"ana@\"' --columns key,name,email,lastSeen
   tidegate contexts search 'device.os startsWith ios' --format json --limit 500
   tidegate contexts search                                   everything, newest last seen first";
+
+const INDEX_REBUILD_HELP: &str = "\
+Nothing else may use the data directory meanwhile: stop the server first. A shard is thrown away only if the table and
+the log together hold all of it. An index that is missing or damaged needs no command: it comes back at the next start.
+
+Examples:
+  tidegate index rebuild --config pipeline.toml
+  tidegate index rebuild --data-dir data --partition 1";
 
 /// Where the configuration and the data are.
 #[derive(Args, Clone, Debug, Default)]
@@ -197,6 +208,22 @@ pub struct Search {
     /// `json`: one record of the API per line.
     #[arg(long, value_enum, default_value_t = ListFormat::Table)]
     pub format: ListFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Index {
+    /// Make shards of the index anew from the table `contexts` and the log.
+    #[command(after_help = INDEX_REBUILD_HELP)]
+    Rebuild(IndexRebuild),
+}
+
+#[derive(Args, Debug)]
+pub struct IndexRebuild {
+    #[command(flatten)]
+    pub common: Common,
+    /// Only this shard, counted from 0; may be given several times.
+    #[arg(long = "partition", value_name = "NUMBER")]
+    pub partitions: Vec<u32>,
 }
 
 /// Which running server to ask.

@@ -12,6 +12,7 @@ mod contexts;
 mod dead_letters;
 mod dev_keys;
 mod endpoints;
+mod index;
 mod lake;
 mod logging;
 mod query;
@@ -51,6 +52,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Contexts(args::Contexts::Search(arguments)) => contexts::search(&arguments)?,
         Command::DeadLetters(args::DeadLetters::List(arguments)) => dead_letters::list(&arguments)?,
         Command::DeadLetters(args::DeadLetters::Show(arguments)) => dead_letters::show(&arguments)?,
+        Command::Index(args::Index::Rebuild(arguments)) => index::rebuild(&arguments)?,
         Command::Config(args::Config::Check(common)) => {
             let settings = config::load(&common.layers())?;
             let environments = settings.environments.len();

@@ -9,10 +9,11 @@
 //! thread, compacts. The latter two stand back when cores are short.
 
 mod banner;
-mod contexts_table;
+pub mod contexts_table;
 mod gauges;
 mod pipeline;
 mod signals;
+mod snapshots;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -31,9 +32,8 @@ use events::{Environments, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
-use indexer::Indexer;
 use indexer::api::ApiAccess;
-use indexer::table::StateTable;
+use indexer::{Beyond, Indexer};
 use ingest::Ingest;
 use runtime::{Runtime, Shutdown};
 use tokio::net::TcpListener;
@@ -167,7 +167,9 @@ impl Pipeline {
         let indexer = match settings.indexer.enabled {
             true => {
                 let table = contexts_table::open(settings, runtime, compactor.as_deref()).await?;
-                Some(open_indexer(&settings.data_dir.join("index"), settings, &log, runtime, back, table).await?)
+                let snapshots = snapshots::open(settings, runtime, compactor.as_ref()).await?;
+                let beyond = Beyond { table: Some(table), snapshots };
+                Some(open_indexer(&settings.data_dir.join("index"), settings, &log, runtime, back, beyond).await?)
             }
             false => {
                 log.register(indexer::LOG_READER, Topic::Contexts);
@@ -208,7 +210,7 @@ impl Pipeline {
     }
 }
 
-fn open_log(settings: &Settings, runtime: &Runtime) -> anyhow::Result<Arc<EmbeddedLog>> {
+pub fn open_log(settings: &Settings, runtime: &Runtime) -> anyhow::Result<Arc<EmbeddedLog>> {
     let dir = settings.data_dir.join("log");
     let log = EmbeddedLog::open(&dir, &settings.log, runtime);
     log.with_context(|| format!("opening the log {}", dir.display()))
@@ -232,10 +234,10 @@ async fn open_indexer(
     log: &Arc<EmbeddedLog>,
     runtime: &Runtime,
     back: &Handle,
-    table: Arc<dyn StateTable>,
+    beyond: Beyond,
 ) -> anyhow::Result<Arc<Indexer>> {
     let (dir, config, log, runtime) = (dir.to_owned(), settings.indexer.clone(), log.clone(), runtime.clone());
-    let open = move || Indexer::open_with_table(&dir, config, log, &runtime, Some(table));
+    let open = move || Indexer::open_with(&dir, config, log, &runtime, beyond);
     let opened = back.spawn_blocking(open).await?;
     Ok(Arc::new(opened.context("opening the index")?))
 }

@@ -20,6 +20,13 @@ pub struct StorageConfig {
     pub options: BTreeMap<String, String>,
 }
 
+impl StorageConfig {
+    /// Whether the tables lie elsewhere than on this machine's file systems.
+    pub fn is_remote(&self) -> bool {
+        self.url.split_once("://").is_some_and(|(scheme, _)| scheme != "file")
+    }
+}
+
 /// How the log becomes a table and the table is kept in shape.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]

@@ -25,6 +25,10 @@ pub struct Config {
     /// How often states are written down in the table `contexts`, from which a lost index comes back; the log keeps what
     /// is not in it yet. Zero: never, and then an index comes back with what the log still holds.
     pub table_interval: DurationText,
+    /// Whether shards are copied to the object store of the tables, from which a new owner takes them over.
+    pub snapshots: Snapshots,
+    /// How often a shard that has changed is copied there.
+    pub snapshot_interval: DurationText,
 }
 
 impl Default for Config {
@@ -37,9 +41,25 @@ impl Default for Config {
             refresh_interval: DurationText::secs(60),
             writer_threads: 1,
             table_interval: DurationText::secs(60),
+            snapshots: Snapshots::Auto,
+            snapshot_interval: DurationText::secs(300),
         }
     }
 }
+
+/// Where copies of shards are of use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Snapshots {
+    /// If the tables lie in a bucket. On a local path a copy is lost with what it was copied from, and costs its room.
+    #[default]
+    Auto,
+    On,
+    Off,
+}
+
+/// A shorter time would have a shard uploaded without a pause.
+const SNAPSHOT_INTERVAL_MIN: Duration = Duration::from_secs(1);
 
 /// What one shard may use, from the budget of all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +92,9 @@ impl Config {
         if self.memory_budget < ByteSize::mib(32) || self.memory_budget > ByteSize::gib(64) {
             mistakes.push(("indexer.memory_budget", format!("from 32MiB to 64GiB, got {}", self.memory_budget)));
         }
+        if self.snapshot_interval.get() < SNAPSHOT_INTERVAL_MIN {
+            mistakes.push(("indexer.snapshot_interval", format!("at least 1s, got {}", self.snapshot_interval)));
+        }
         if !(1..=8).contains(&self.writer_threads) {
             mistakes.push(("indexer.writer_threads", format!("from 1 to 8, got {}", self.writer_threads)));
         }
@@ -103,9 +126,10 @@ mod tests {
             retention: DurationText::secs(1),
             memory_budget: ByteSize::mib(1),
             writer_threads: 0,
+            snapshot_interval: DurationText::millis(1),
             ..Config::default()
         };
-        assert_eq!(wrong.mistakes().len(), 5);
+        assert_eq!(wrong.mistakes().len(), 6);
     }
 
     #[test]

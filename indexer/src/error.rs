@@ -26,6 +26,8 @@ pub enum Error {
     Damaged { what: String },
     #[error("{action} failed: {source}")]
     Table { action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
+    #[error("{action} {path} failed: {source}")]
+    Snapshot { action: &'static str, path: String, source: Box<object_store::Error> },
     #[error("{action} panicked")]
     Panicked { action: &'static str },
     #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
@@ -48,7 +50,7 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Filter(_) => ErrorKind::Reject,
-            Self::NotOpen { .. } | Self::Table { .. } => ErrorKind::Retry,
+            Self::NotOpen { .. } | Self::Table { .. } | Self::Snapshot { .. } => ErrorKind::Retry,
             Self::TooBroad { .. } => ErrorKind::Overloaded,
             Self::Locked { .. } => ErrorKind::Fatal,
             Self::Damaged { .. } => ErrorKind::Corrupt,

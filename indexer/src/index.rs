@@ -14,7 +14,7 @@
 //!
 //! A JSON field of Tantivy was the other choice; it cannot tell `44` from `"44"` by term, ties path and type to its own
 //! encoding, and lists no values without reading it back.
-//! Seam for snapshots: everything a new owner needs is in the directory and the commit payload.
+//! Everything a new owner needs is in the directory and the commit payload; `snapshot` copies both.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use tantivy::directory::error::LockError;
+use tantivy::directory::{Directory as _, INDEX_WRITER_LOCK, MmapDirectory};
 use tantivy::index::{SegmentComponent, SegmentMeta};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
 use tantivy::query::RangeQuery;
@@ -44,6 +45,10 @@ use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is begun anew.
 pub const FORMAT: u32 = 2;
+
+/// Names of the files that are not a segment's, as Tantivy gives them.
+pub const META_FILE: &str = "meta.json";
+pub const MANAGED_FILE: &str = ".managed.json";
 
 /// A merge notices that its writer is gone with its next file: a second is long.
 const DISCARD_ATTEMPTS: u32 = 100;
@@ -256,7 +261,7 @@ pub struct OpenedShard {
 /// # Errors
 /// `Locked` if another process writes to it; `Io` and `Index` where a new beginning would not help.
 pub fn open(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
-    if !path.join("meta.json").exists() && !has_entries(path) {
+    if !path.join(META_FILE).exists() && !has_entries(path) {
         return create(path, budget, None);
     }
     // Tantivy answers some kinds of damage with a panic.
@@ -283,6 +288,20 @@ pub fn discard(path: &Path) -> Result<()> {
         }
     }
     Err(Error::io("remove", path)(std::io::ErrorKind::DirectoryNotEmpty.into()))
+}
+
+/// [`discard`], unless a process has it open.
+///
+/// # Errors
+/// `Locked` then.
+pub fn discard_closed(path: &Path) -> Result<()> {
+    if !path.exists() {
+        return Ok(());
+    }
+    let directory = MmapDirectory::open(path).map_err(|error| Error::index("open the index")(error.into()))?;
+    let lock = directory.acquire_lock(&INDEX_WRITER_LOCK);
+    let _lock = lock.map_err(|_| Error::Locked { path: path.to_owned() })?;
+    discard(path)
 }
 
 fn has_entries(path: &Path) -> bool {
@@ -428,7 +447,7 @@ impl ShardWriter {
 
     /// Whether the directory is still what this writer opened.
     pub fn is_in_place(&self) -> bool {
-        self.path.join("meta.json").exists()
+        self.path.join(META_FILE).exists()
     }
 }
 
@@ -456,7 +475,7 @@ fn remove_leftovers(path: &Path, index: &Index) -> Result<()> {
 }
 
 /// Files of a segment begin with its id, 32 hexadecimal digits.
-fn is_of_a_segment(name: &str) -> bool {
+pub fn is_of_a_segment(name: &str) -> bool {
     name.split('.').next().is_some_and(|stem| stem.len() == 32 && stem.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 
@@ -471,6 +490,26 @@ pub fn has_damaged_files(index: &Index, path: &Path) -> bool {
     }
 }
 
+/// Whether the index at `path`, which nobody has open, can be read: all of its files fit their checksums.
+///
+/// # Errors
+/// `Damaged` with what is wrong.
+pub fn verify(path: &Path) -> Result<()> {
+    let damaged = |error: TantivyError| Error::Damaged { what: error.to_string() };
+    let index = Index::open_in_dir(path).map_err(damaged)?;
+    if index.schema() != schema().0 {
+        return Err(Error::Damaged { what: "its schema is of another version".into() });
+    }
+    let meta = index.load_metas().map_err(damaged)?;
+    if let Some(missing) = meta.segments.iter().flat_map(files_of).find(|file| !path.join(file).exists()) {
+        return Err(Error::Damaged { what: format!("it has no {}", missing.display()) });
+    }
+    match index.validate_checksum().map_err(damaged)?.into_iter().next() {
+        Some(file) => Err(Error::Damaged { what: format!("{} does not fit its checksum", file.display()) }),
+        None => Ok(()),
+    }
+}
+
 /// The files that every segment of our schema has.
 const SEGMENT_PARTS: [SegmentComponent; 6] = [
     SegmentComponent::Postings,
@@ -481,7 +520,7 @@ const SEGMENT_PARTS: [SegmentComponent; 6] = [
     SegmentComponent::FieldNorms,
 ];
 
-fn files_of(segment: &SegmentMeta) -> impl Iterator<Item = PathBuf> {
+pub fn files_of(segment: &SegmentMeta) -> impl Iterator<Item = PathBuf> {
     let deleted = segment.has_deletes().then_some(SegmentComponent::Delete);
     SEGMENT_PARTS.into_iter().chain(deleted).map(|part| segment.relative_path(part))
 }

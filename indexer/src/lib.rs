@@ -4,11 +4,13 @@
 //! `contexts` topic -> shard: fold -> index -> search <- api
 //!                                    |
 //!                                    +-> keep -> table of states -> shard, when it is made again
+//!                                    +-> snapshot -> copies on an object store -> the same, faster
 //! ```
 //!
 //! One shard per partition of the topic, each a Tantivy index with its own log offset inside its commits. The log never
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
-//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `keep` and `shard::seed` for what outlives the log.
+//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `keep` and `shard::seed` for what outlives the log,
+//! `snapshot` and `shard::restore` for what outlives the machine.
 //! Must not know: how sightings get into the log, and what else is served on the listener.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -23,6 +25,8 @@ mod fold;
 
 mod keep;
 pub mod table;
+
+mod snapshot;
 
 mod record;
 
@@ -53,13 +57,14 @@ use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::task::JoinSet;
 
-pub use config::Config;
+pub use config::{Config, Snapshots};
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
 pub use lookup::values::Values;
 pub use lookup::{NameWeight, Names};
 pub use page::{Place, Sort};
 pub use search::{FoundContext, SearchPage, SearchRequest};
+pub use snapshot::SnapshotStore;
 
 /// Name under which the log's retention waits for this stage.
 pub const LOG_READER: &str = shard::READER;
@@ -70,6 +75,7 @@ use keep::Keeper;
 use lookup::tops::RememberedTops;
 use metrics::Metrics;
 use shard::{Shard, ShardTask, Surroundings};
+use snapshot::Snapshotter;
 use table::StateTable;
 
 /// The index of all `contexts` partitions of this process.
@@ -78,10 +84,28 @@ pub struct Indexer {
     /// Taken by `run`.
     tasks: Mutex<Vec<ShardTask>>,
     keeper: Mutex<Option<Keeper>>,
+    snapshotter: Mutex<Option<Snapshotter>>,
     tops: RememberedTops,
     config: Config,
     runtime: Runtime,
     metrics: Metrics,
+}
+
+/// Removes the shard of a partition from the index at `dir`, so that it is made anew when the index is opened.
+///
+/// # Errors
+/// `Locked` if a process has it open.
+pub fn discard_shard(dir: &Path, partition: u32) -> Result<()> {
+    index::discard_closed(&dir.join(partition.to_string()))
+}
+
+/// What keeps the index beyond its directory.
+#[derive(Clone, Default)]
+pub struct Beyond {
+    /// Newest states, from which with the log any shard comes back.
+    pub table: Option<Arc<dyn StateTable>>,
+    /// Copies of shards, from which one comes back without being indexed again.
+    pub snapshots: Option<SnapshotStore>,
 }
 
 /// How the index stands.
@@ -128,17 +152,18 @@ impl Indexer {
     /// # Errors
     /// `Locked` if another process writes there; `Io` and `Index` if the directory cannot be used.
     pub fn open(dir: &Path, config: Config, log: Arc<dyn LogReader>, runtime: &Runtime) -> Result<Self> {
-        Self::open_with_table(dir, config, log, runtime, None)
+        Self::open_with(dir, config, log, runtime, Beyond::default())
     }
 
-    /// [`Self::open`] with a table that keeps the states: a shard that is lost comes back from it and from the log.
-    pub fn open_with_table(
+    /// [`Self::open`] with places outside the directory, from which a shard that is lost comes back.
+    pub fn open_with(
         dir: &Path,
         config: Config,
         log: Arc<dyn LogReader>,
         runtime: &Runtime,
-        table: Option<Arc<dyn StateTable>>,
+        beyond: Beyond,
     ) -> Result<Self> {
+        let Beyond { table, snapshots } = beyond;
         let table = table.filter(|_| !config.table_interval.get().is_zero());
         let partitions = log.partitions(Topic::Contexts);
         log.register(shard::READER, Topic::Contexts);
@@ -154,6 +179,7 @@ impl Indexer {
             budget,
             metrics: metrics.clone(),
             table: table.clone(),
+            snapshots: snapshots.clone(),
         };
         let mut shards = Vec::with_capacity(partitions as usize);
         let mut tasks = Vec::with_capacity(partitions as usize);
@@ -165,13 +191,30 @@ impl Indexer {
         let keeper = table.map(|table| Keeper {
             shards: shards.clone(),
             table,
-            log,
+            log: Arc::clone(&log),
             runtime: runtime.clone(),
             interval: config.table_interval.get(),
             metrics: metrics.clone(),
         });
-        let (tasks, keeper) = (Mutex::new(tasks), Mutex::new(keeper));
-        Ok(Self { shards, tasks, keeper, tops: RememberedTops::default(), config, runtime: runtime.clone(), metrics })
+        let snapshotter = snapshots.map(|store| Snapshotter {
+            shards: shards.clone(),
+            store,
+            log,
+            runtime: runtime.clone(),
+            interval: config.snapshot_interval.get(),
+            metrics: metrics.clone(),
+        });
+        let (tasks, keeper, snapshotter) = (Mutex::new(tasks), Mutex::new(keeper), Mutex::new(snapshotter));
+        Ok(Self {
+            shards,
+            tasks,
+            keeper,
+            snapshotter,
+            tops: RememberedTops::default(),
+            config,
+            runtime: runtime.clone(),
+            metrics,
+        })
     }
 
     pub(crate) fn runtime(&self) -> &Runtime {
@@ -185,6 +228,9 @@ impl Indexer {
         let mut running: JoinSet<()> = tasks.into_iter().map(|task| task.run(shutdown.clone())).collect();
         if let Some(keeper) = self.keeper.lock().take() {
             running.spawn(keeper.run(shutdown.clone()));
+        }
+        if let Some(snapshotter) = self.snapshotter.lock().take() {
+            running.spawn(snapshotter.run(shutdown.clone()));
         }
         while let Some(ended) = running.join_next().await {
             if let Err(error) = ended {

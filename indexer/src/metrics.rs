@@ -15,6 +15,10 @@ pub struct Metrics {
     pub unreadable_contexts: IntCounter,
     pub rebuilds: IntCounter,
     pub table_states: IntCounter,
+    pub snapshots: IntCounter,
+    pub snapshot_bytes: IntCounter,
+    pub restored_snapshots: IntCounter,
+    pub snapshots_passed_over: IntCounter,
     pub search_seconds: Histogram,
     pub lookup_seconds: Histogram,
 }
@@ -46,6 +50,16 @@ impl Metrics {
             ),
             rebuilds: counter("tidegate_index_rebuilds_total", "Shards begun anew."),
             table_states: counter("tidegate_index_table_states_total", "States of contexts written to the table."),
+            snapshots: counter("tidegate_index_snapshots_total", "Copies of shards written to the object store."),
+            snapshot_bytes: counter("tidegate_index_snapshot_bytes_total", "Bytes uploaded for copies of shards."),
+            restored_snapshots: counter(
+                "tidegate_index_snapshots_restored_total",
+                "Shards that were taken over from a copy.",
+            ),
+            snapshots_passed_over: counter(
+                "tidegate_index_snapshots_passed_over_total",
+                "Copies of shards that could not be used when one was wanted.",
+            ),
             search_seconds: seconds("tidegate_search_seconds", "Time of one context search."),
             lookup_seconds: seconds(
                 "tidegate_attribute_lookup_seconds",

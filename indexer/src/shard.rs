@@ -3,17 +3,17 @@
 //! In: records of one `contexts` partition. Out: commits of its index, and the offset up to which the log may forget.
 //! Promise: reading starts where the index itself says it stopped, so that a crash between any two steps repeats rows
 //! but skips none, and repeated rows fold to the same state. A shard whose directory is gone, foreign or damaged begins
-//! anew from the table of states (`seed`) and from the log; nothing else in the process notices but searches, which lack
-//! its contexts meanwhile.
-//! Seam: a snapshot would be fetched in `open_shard` before an empty directory is filled.
+//! anew from a copy on the object store (`restore`), else from the table of states (`seed`), and from the log; nothing
+//! else in the process notices but searches, which lack its contexts meanwhile.
 
 mod open_writer;
+mod restore;
 mod seed;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use eventlog::LogReader;
@@ -25,6 +25,7 @@ use tokio::sync::Notify;
 use crate::config::{Config, ShardBudget};
 use crate::index::{self, OpenedShard, ShardReader, ShardWriter};
 use crate::metrics::Metrics;
+use crate::snapshot::SnapshotStore;
 use crate::table::StateTable;
 use crate::{Error, Result};
 use open_writer::OpenWriter;
@@ -57,7 +58,7 @@ pub struct Progress {
     /// Newest received-at time covered by a commit.
     pub received_at: Option<UnixMicros>,
     pub rebuilds: u64,
-    /// The states of the table are being taken over: what can be searched is not all that was covered before.
+    /// A copy or the states of the table are being taken over: what can be searched is not all that was covered before.
     pub is_rebuilding: bool,
 }
 
@@ -67,6 +68,8 @@ pub struct Shard {
     pub path: PathBuf,
     reader: RwLock<Option<ShardReader>>,
     pub progress: Mutex<Progress>,
+    /// Changes before the directory is replaced by another, so that nobody takes files of both for one index.
+    pub generation: AtomicU64,
     /// Something failed that damage may explain: the files are to be checked.
     is_suspect: AtomicBool,
     /// Files do not fit their checksums.
@@ -83,6 +86,7 @@ impl Shard {
             path,
             reader: RwLock::new(None),
             progress: Mutex::default(),
+            generation: AtomicU64::new(0),
             is_suspect: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
             is_being_checked: AtomicBool::new(false),
@@ -124,6 +128,8 @@ pub struct Surroundings {
     pub metrics: Metrics,
     /// From which an index that is begun anew takes what the log no longer holds.
     pub table: Option<Arc<dyn StateTable>>,
+    /// Copies of shards, from which one comes back faster.
+    pub snapshots: Option<SnapshotStore>,
 }
 
 /// The writing side of a shard.
@@ -133,7 +139,15 @@ pub struct ShardTask {
     open: Option<OpenWriter>,
     /// Failures since the last success: only the first is told as an error.
     failures: u64,
-    /// The shard is new: it takes over what the table holds before it reads the log.
+    /// The shard is new: it takes over a copy if there is one.
+    needs_restore: bool,
+    /// The copy that was taken over, while the directory is what became of it.
+    restored_from: Option<u64>,
+    /// Copies of this number and later ones led to a damaged shard before.
+    copies_below: Option<u64>,
+    /// No copy served when last asked for one.
+    has_no_copy: bool,
+    /// The shard is new and has no copy: it takes over what the table holds before it reads the log.
     needs_seed: bool,
     /// What was seen lately is not known yet.
     needs_look_back: bool,
@@ -145,8 +159,21 @@ impl ShardTask {
     /// # Errors
     /// As [`index::open`].
     pub fn open(shard: Arc<Shard>, surroundings: Surroundings) -> Result<Self> {
-        let mut task = Self { shard, surroundings, open: None, failures: 0, needs_seed: false, needs_look_back: false };
+        let mut task = Self {
+            shard,
+            surroundings,
+            open: None,
+            failures: 0,
+            needs_restore: false,
+            restored_from: None,
+            copies_below: None,
+            has_no_copy: false,
+            needs_seed: false,
+            needs_look_back: false,
+        };
         task.open_shard()?;
+        // What a process that died while it took a copy over has left; one that does so now holds the lock.
+        index::discard(&task.incoming())?;
         Ok(task)
     }
 
@@ -165,8 +192,10 @@ impl ShardTask {
         let mut progress = self.shard.progress.lock();
         let mut next = None;
         let mut received_at = i64::MIN;
+        self.has_no_copy = false;
+        self.needs_restore = position.is_none() && self.surroundings.snapshots.is_some();
         self.needs_seed = position.is_none() && self.surroundings.table.is_some();
-        progress.is_rebuilding = self.needs_seed;
+        progress.is_rebuilding = self.needs_restore || self.needs_seed;
         self.needs_look_back = true;
         if let Some(position) = position {
             received_at = position.received_at;
@@ -198,6 +227,7 @@ impl ShardTask {
     fn note_rebuild(&self) {
         self.surroundings.metrics.rebuilds.inc();
         self.shard.progress.lock().rebuilds += 1;
+        self.shard.generation.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Works until shutdown begins, then commits what was folded.
@@ -224,13 +254,18 @@ impl ShardTask {
         if self.open.is_none() {
             self.open_shard()?;
         }
+        if self.needs_restore
+            && let Some(snapshots) = self.surroundings.snapshots.clone()
+        {
+            return self.restore(&snapshots, shutdown).await;
+        }
         if self.needs_seed
             && let Some(table) = self.surroundings.table.clone()
         {
             return self.seed(table.as_ref(), shutdown).await;
         }
         if self.needs_look_back {
-            self.look_back().await?;
+            return self.look_back().await;
         }
         let (next, wait) = match self.open.as_ref().map(|open| (open.next, open.wait_max(&self.surroundings.config))) {
             Some((Some(next), wait)) => (next, wait),
@@ -247,6 +282,9 @@ impl ShardTask {
         let fetched = match fetched {
             Ok(fetched) => fetched,
             Err(eventlog::Error::OffsetOutOfRange { held, .. }) => {
+                if self.gives_way(next, held.start.0).await? {
+                    return Ok(());
+                }
                 tracing::error!(partition = self.shard.partition, next, held = %held, "the log does not hold what the index asks for; reading what it holds");
                 if let Some(open) = &mut self.open {
                     (open.next, open.covered) = (Some(held.start.0), held.start.0);
@@ -282,10 +320,15 @@ impl ShardTask {
     async fn look_back(&mut self) -> Result<()> {
         let since = self.surroundings.runtime.clock.now().saturating_sub(LOOK_BACK);
         let offset = self.surroundings.log.offset_at(self.topic_partition(), since).await?;
-        let end = self.surroundings.log.bounds(self.topic_partition()).await?.end.0;
+        let held = self.surroundings.log.bounds(self.topic_partition()).await?;
+        if let Some(next) = self.open.as_ref().and_then(|open| open.next)
+            && self.gives_way(next, held.start.0).await?
+        {
+            return Ok(());
+        }
         // A log that ends before what the index covers is another story, and told when it is read.
         if let Some(open) = &mut self.open
-            && let Some(next) = open.next.filter(|next| *next <= end)
+            && let Some(next) = open.next.filter(|next| *next <= held.end.0)
         {
             open.next = Some(next.min(offset.0));
         }
@@ -361,6 +404,10 @@ impl ShardTask {
         self.open = None;
         if matches!(error, Error::Damaged { .. }) {
             tracing::warn!(partition, %error, "index begun anew");
+            // It may have been so when it was copied, in a way that no check sees.
+            if let Some(sequence) = self.restored_from.take() {
+                self.copies_below = Some(self.copies_below.map_or(sequence, |below| below.min(sequence)));
+            }
             *self.shard.reader.write() = None;
             self.note_rebuild();
             match index::discard(&self.shard.path).and_then(|()| self.open_shard()) {
@@ -394,10 +441,12 @@ fn check_files_beside(writer: &ShardWriter, shard: Arc<Shard>) {
         return;
     }
     let (index, path) = (writer.index().clone(), writer.path().to_owned());
+    let generation = shard.generation.load(Ordering::Acquire);
     std::thread::spawn(move || {
         let is_damaged = index::has_damaged_files(&index, &path);
         shard.is_being_checked.store(false, Ordering::Relaxed);
-        if is_damaged {
+        // What was found of a directory that has been replaced since says nothing of the present one.
+        if is_damaged && shard.generation.load(Ordering::Acquire) == generation {
             shard.is_damaged.store(true, Ordering::Relaxed);
             shard.wake.notify_one();
         }

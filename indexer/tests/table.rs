@@ -9,19 +9,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use common::{Flow, PARTITIONS, SEARCH, Seen, ago, config, new_log, post, until};
+use common::store::CopyStore;
+use common::{Flow, PARTITIONS, SEARCH, Seen, ago, config, new_log, place, post, until, user, whole_answer};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
-use events::{ContextState, Topic, TopicPartition};
+use events::ContextState;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
 use http::StatusCode;
 use indexer::api::Generation;
 use indexer::table::{StateTable, States, TableBatch, TableChange, TableError, TablePosition};
+use indexer::{Beyond, SnapshotStore};
 use parking_lot::Mutex;
 use runtime::DurationText;
-use serde_json::{Value, json};
+use serde_json::json;
 
 /// A table in memory that can be slow and can fail.
 #[derive(Default)]
@@ -99,11 +101,7 @@ impl StateTable for FakeTable {
 fn start(dir: &std::path::Path, log: MemoryLog, table: &Arc<FakeTable>) -> Flow {
     let config = indexer::Config { table_interval: DurationText::millis(20), ..config() };
     let table: Arc<dyn StateTable> = Arc::clone(table) as Arc<dyn StateTable>;
-    Flow::start_whole(dir, log, config, Generation::Union, Some(table))
-}
-
-fn place(partition: u32) -> TopicPartition {
-    TopicPartition::new(Topic::Contexts, partition)
+    Flow::start_whole(dir, log, config, Generation::Union, Beyond { table: Some(table), snapshots: None })
 }
 
 /// Waits until the table covers the log.
@@ -122,32 +120,6 @@ fn forget(log: &MemoryLog) {
         let allowed = readers.map(|reader| log.committed(reader, place(partition)).unwrap()).into_iter().min();
         log.truncate_before(place(partition), allowed.unwrap());
     }
-}
-
-/// Everything that the API tells of all contexts, versions too.
-async fn whole_answer(flow: &Flow) -> Vec<Value> {
-    let mut answers = Vec::new();
-    for sort in ["", "ts"] {
-        let mut question = json!({"filter": "", "limit": 50});
-        if !sort.is_empty() {
-            question["sort"] = sort.into();
-        }
-        let (status, answer) = flow.post(SEARCH, &question).await;
-        assert_eq!(status, StatusCode::OK);
-        for item in answer["items"].as_array().unwrap() {
-            let (_, versions) = flow.get(item["_links"]["self"]["href"].as_str().unwrap()).await;
-            answers.push(versions["items"].clone());
-        }
-        answers.push(answer["items"].clone());
-        answers.push(answer["totalCount"].clone());
-    }
-    answers
-}
-
-fn user(n: usize, plan: &str, seconds_ago: i64) -> Seen {
-    let context =
-        json!({"kind": "user", "key": format!("u{n:03}"), "plan": plan, "email": format!("{n}@shop.example")});
-    Seen::context(&context, ago(seconds_ago))
 }
 
 /// Contexts of all sorts: changed, held back, keys alone, anonymous, of several applications and environments.
@@ -287,5 +259,72 @@ async fn log_of_another_identity_is_taken_in_on_top_of_the_table() {
     assert_eq!(flow.indexer.status().contexts, contexts);
     assert_eq!(flow.search("plan equals \"from the new log\"").await, ["u000"]);
     covered(&flow).await;
+    flow.stop().await;
+}
+
+/// The log no longer holds what comes after the copy, but the table covers that too.
+#[tokio::test(flavor = "multi_thread")]
+async fn copy_that_the_log_has_left_behind_gives_way_to_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let (table, copies) = (Arc::new(FakeTable::default()), CopyStore::default());
+    let beyond = || Beyond {
+        table: Some(Arc::clone(&table) as Arc<dyn StateTable>),
+        snapshots: Some(SnapshotStore::new(Arc::new(copies.clone()))),
+    };
+    let config = || indexer::Config {
+        table_interval: DurationText::millis(20),
+        snapshot_interval: DurationText::millis(20),
+        ..config()
+    };
+    let flow = Flow::start_kept(dir.path(), new_log(), config(), beyond());
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    for partition in 0..PARTITIONS {
+        let end = flow.log.bounds(place(partition)).await.unwrap().end.0;
+        let is_copied = async || copies.newest(partition).await.is_some_and(|newest| newest.next() == Some(end));
+        common::until_async(is_copied).await;
+    }
+    copies.set_away(true);
+    let many: Vec<_> = (0..10).map(|n| user(n, "after the copy", 10)).collect();
+    flow.see(&many).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    flow.see(&[user(100, "newest", 5)]).await;
+    let before = whole_answer(&flow).await;
+    let log = flow.log.clone();
+    flow.stop().await;
+
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    copies.set_away(false);
+    let flow = Flow::start_kept(dir.path(), log, config(), beyond());
+    flow.caught_up().await;
+    until(|| !flow.indexer.is_rebuilding()).await;
+    assert_eq!(whole_answer(&flow).await, before);
+    assert!(flow.runtime.telemetry.render().contains("tidegate_index_snapshots_restored_total 0"));
+    flow.stop().await;
+}
+
+/// A machine comes back with what it had long ago: the log has forgotten what came then, the table has it.
+#[tokio::test(flavor = "multi_thread")]
+async fn directory_that_the_log_has_left_behind_is_made_again() {
+    let (old_dir, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let table = Arc::new(FakeTable::default());
+    let flow = start(old_dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    let log = flow.log.clone();
+    flow.stop().await;
+    let flow = start(dir.path(), log, &table);
+    let many: Vec<_> = (0..30).map(|n| user(n, "meanwhile", 10)).collect();
+    flow.see(&many).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    let before = whole_answer(&flow).await;
+    let log = flow.log.clone();
+    flow.stop().await;
+    let flow = start(old_dir.path(), log, &table);
+    until(|| flow.indexer.status().shards.iter().all(|shard| shard.rebuilds == 1 && !shard.is_rebuilding)).await;
+    flow.caught_up().await;
+    assert_eq!(whole_answer(&flow).await, before);
     flow.stop().await;
 }

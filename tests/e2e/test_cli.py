@@ -26,6 +26,8 @@ COMMANDS = [
     ["dead-letters"],
     ["dead-letters", "list"],
     ["dead-letters", "show"],
+    ["index"],
+    ["index", "rebuild"],
     ["config"],
     ["config", "check"],
     ["config", "print"],

@@ -6,12 +6,14 @@ table and index have them.
 
 import random
 import shutil
+import subprocess
 import time
 
 import duckdb
 import pytest
 from harness import payloads
 from harness.payloads import custom
+from harness.process import binary, clean_environment
 from harness.waiting import wait_equal, wait_until
 
 SEED = 20261122
@@ -124,6 +126,49 @@ def test_contexts_older_than_the_log_come_back(filled):
     assert any(version.get("applicationId") == "RubyClient/8.0.0" for item in after[2] for version in item)
     filled.bulk(users([3], plan="changed"))
     wait_equal(lambda: [c["key"] for c in filled.found("plan equals changed")], ["u00003"])
+
+
+def rebuild(server, *flags):
+    command = [binary(), "index", "rebuild", "--config", server.config_file, "--data-dir", server.data_dir, *flags]
+    return subprocess.run(list(map(str, command)), capture_output=True, env=clean_environment(), timeout=60, text=True)
+
+
+def test_index_is_rebuilt_by_command(filled):
+    refused = rebuild(filled)
+    assert refused.returncode == 1
+    assert f"another process has it open, process id {filled.pid}" in refused.stderr, refused
+    before = told(filled)
+    push_out_of_the_log(filled)
+    shards = [filled.data_dir / "index" / str(partition) for partition in range(2)]
+    inodes = [shard.stat().st_ino for shard in shards]
+    one = rebuild(filled, "--partition", "1")
+    assert (one.returncode, one.stderr) == (0, ""), one
+    assert one.stdout.startswith("rebuilt 1 of 2 shards; the index has 63 contexts")
+    assert [shard.stat().st_ino == inode for shard, inode in zip(shards, inodes, strict=True)] == [True, False]
+    both = rebuild(filled)
+    assert both.returncode == 0 and both.stdout.startswith("rebuilt 2 of 2 shards; the index has 63 contexts"), both
+    filled.start()
+    after = told(filled)
+    fresh = [[record for record in found if record["context"]["key"] != "u1"] for found in after[:2]]
+    assert (*fresh, after[2]) == before
+
+
+def test_rebuild_that_would_lose_something_is_refused(filled):
+    """The table has fallen behind what the log still holds: the shard stays as it is."""
+    push_out_of_the_log(filled)
+    shutil.rmtree(filled.data_dir / "lake" / "contexts")
+    refused = rebuild(filled)
+    assert refused.returncode == 1 and "a rebuild would lose" in refused.stderr, refused
+    filled.start()
+    assert len(filled.found()) >= 62
+
+
+@pytest.mark.parametrize(("flags", "says"), [(["--partition", "2"], "there are 2, counted from 0")])
+def test_rebuild_of_what_is_not_there_is_refused(serve, flags, says):
+    server = serve(start=False)
+    assert "there is no data of tidegate" in rebuild(server).stderr
+    refused = rebuild(server, *flags)
+    assert (refused.returncode, says in refused.stderr) == (2, True), refused
 
 
 def test_table_of_contexts_is_open(filled):

@@ -85,6 +85,8 @@ fn of_indexer(indexer: &indexer::Config, mistakes: &mut Vec<Mistake>) {
     require(budget.0 >= 32 << 20, "indexer.memory_budget", budget.to_string(), "at least 32MiB");
     let retention = indexer.retention;
     require(retention.get().as_secs() >= 3600, "indexer.retention", retention.to_string(), "at least 1h");
+    let interval = indexer.snapshot_interval;
+    require(interval.get().as_secs() >= 1, "indexer.snapshot_interval", interval.to_string(), "at least 1s");
 }
 
 fn of_places(settings: &Settings, mistakes: &mut Vec<Mistake>) {

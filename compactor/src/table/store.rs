@@ -68,7 +68,7 @@ impl Storage {
     ///
     /// # Errors
     /// `Config` with what is wrong; `Store` (kind `Retry`) if the store does not answer.
-    pub(crate) async fn check_conditional_put(&self, entropy: &Entropy) -> Result<()> {
+    pub async fn check_conditional_put(&self, entropy: &Entropy) -> Result<()> {
         // On a local file system commits are linked to their names, which cannot overwrite.
         if self.url.scheme() == "file" {
             return Ok(());
@@ -81,6 +81,11 @@ impl Storage {
         let mut url = self.url.clone();
         url.set_path(&format!("{}/{table}/", self.url.path().trim_end_matches('/')));
         (Arc::clone(&self.store), url)
+    }
+
+    /// A folder beside the tables, for what others keep there.
+    pub fn folder(&self, name: &'static str) -> Arc<dyn ObjectStore> {
+        Arc::new(PrefixStore::new(Arc::clone(&self.store), self.prefix.clone().join(name)))
     }
 
     pub(crate) fn table(&self, table: &'static str) -> TableStore {

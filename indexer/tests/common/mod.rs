@@ -2,6 +2,8 @@
 
 #![allow(dead_code)]
 
+pub mod store;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,8 +17,7 @@ use events::environment::{EnvironmentConfig, Environments};
 use events::{Environment, LogBatch, SightingsBatch, Topic, TopicPartition, context::context_hash, schema};
 use http::{Request, StatusCode};
 use indexer::api::{ApiAccess, ApiToken, Generation, Role, router};
-use indexer::table::StateTable;
-use indexer::{Config, Indexer};
+use indexer::{Beyond, Config, Indexer};
 use runtime::{Clock, DurationText, Runtime, Shutdown, UnixMicros};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
@@ -80,6 +81,7 @@ pub struct Flow {
     pub log: MemoryLog,
     pub indexer: Arc<Indexer>,
     pub api: Router,
+    pub runtime: Runtime,
     shutdown: Shutdown,
     running: JoinHandle<()>,
 }
@@ -98,18 +100,26 @@ impl Flow {
     }
 
     pub fn start_with(dir: &Path, log: MemoryLog, config: Config, generation: Generation) -> Self {
-        Self::start_whole(dir, log, config, generation, None)
+        Self::start_whole(dir, log, config, generation, Beyond::default())
     }
 
-    pub fn start_whole(
-        dir: &Path,
-        log: MemoryLog,
-        config: Config,
-        generation: Generation,
-        table: Option<Arc<dyn StateTable>>,
-    ) -> Self {
+    /// With copies of its shards in a store.
+    pub fn start_kept(dir: &Path, log: MemoryLog, config: Config, beyond: Beyond) -> Self {
+        Self::start_whole(dir, log, config, Generation::Union, beyond)
+    }
+
+    pub fn start_whole(dir: &Path, log: MemoryLog, config: Config, generation: Generation, beyond: Beyond) -> Self {
         let reader = Arc::new(log.clone());
-        let indexer = Arc::new(Indexer::open_with_table(dir, config, reader, &Runtime::system(), table).unwrap());
+        let deadline = std::time::Instant::now() + Duration::from_secs(30);
+        // Tasks of a process that was killed in this one end a moment later, and their locks with them.
+        let (runtime, opened) = loop {
+            let runtime = Runtime::system();
+            match Indexer::open_with(dir, config.clone(), reader.clone(), &runtime, beyond.clone()) {
+                Err(indexer::Error::Locked { .. }) if std::time::Instant::now() < deadline => std::thread::yield_now(),
+                opened => break (runtime, opened),
+            }
+        };
+        let indexer = Arc::new(opened.unwrap());
         let configured = |project: &str, key: &str| EnvironmentConfig {
             project: project.into(),
             key: key.into(),
@@ -127,7 +137,7 @@ impl Flow {
             let (indexer, shutdown) = (Arc::clone(&indexer), shutdown.clone());
             async move { indexer.run(shutdown).await }
         });
-        Self { log, api: router(Arc::clone(&indexer), access), indexer, shutdown, running }
+        Self { log, api: router(Arc::clone(&indexer), access), indexer, runtime, shutdown, running }
     }
 
     /// Stops indexing and closes the index.
@@ -145,15 +155,7 @@ impl Flow {
 
     /// Appends sightings, in order, to the partitions they belong to.
     pub async fn append(&self, seen: &[Seen]) {
-        for partition in 0..PARTITIONS {
-            let of_partition: Vec<_> = seen.iter().filter(|seen| partition_of(seen) == partition).cloned().collect();
-            if !of_partition.is_empty() {
-                let frame =
-                    frame::encode(&LogBatch::Sightings(SightingsBatch::new(rows(&of_partition)).unwrap())).unwrap();
-                let topic_partition = TopicPartition::new(Topic::Contexts, partition);
-                self.log.append(vec![AppendRecord { topic_partition, frame }]).await.unwrap();
-            }
-        }
+        append(&self.log, seen).await;
     }
 
     /// Appends sightings and waits until they are searchable.
@@ -204,6 +206,17 @@ impl Flow {
     }
 }
 
+/// Appends sightings, in order, to the partitions they belong to.
+pub async fn append(log: &MemoryLog, seen: &[Seen]) {
+    for partition in 0..PARTITIONS {
+        let of_partition: Vec<_> = seen.iter().filter(|seen| partition_of(seen) == partition).cloned().collect();
+        if !of_partition.is_empty() {
+            let frame = frame::encode(&LogBatch::Sightings(SightingsBatch::new(rows(&of_partition)).unwrap())).unwrap();
+            log.append(vec![AppendRecord { topic_partition: place(partition), frame }]).await.unwrap();
+        }
+    }
+}
+
 pub const BASE: &str = "/api/v2/projects/shop/environments/prod";
 pub const SEARCH: &str = "/api/v2/projects/shop/environments/prod/contexts/search";
 
@@ -232,6 +245,46 @@ pub async fn until(condition: impl Fn() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "condition did not come true");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// Waits for a condition that takes requests to find out, with a deadline.
+pub async fn until_async(condition: impl AsyncFn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
+    while !condition().await {
+        assert!(tokio::time::Instant::now() < deadline, "condition did not come true");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+pub fn place(partition: u32) -> TopicPartition {
+    TopicPartition::new(Topic::Contexts, partition)
+}
+
+pub fn user(n: usize, plan: &str, seconds_ago: i64) -> Seen {
+    let context = json!({
+        "kind": "user", "key": format!("u{n:03}"), "plan": plan, "n": n, "email": format!("{n}@shop.example"),
+    });
+    Seen::context(&context, ago(seconds_ago))
+}
+
+/// Everything that the API tells of all contexts, versions too.
+pub async fn whole_answer(flow: &Flow) -> Vec<Value> {
+    let mut answers = Vec::new();
+    for sort in ["", "ts"] {
+        let mut question = json!({"filter": "", "limit": 50});
+        if !sort.is_empty() {
+            question["sort"] = sort.into();
+        }
+        let (status, answer) = flow.post(SEARCH, &question).await;
+        assert_eq!(status, StatusCode::OK);
+        for item in answer["items"].as_array().unwrap() {
+            let (_, versions) = flow.get(item["_links"]["self"]["href"].as_str().unwrap()).await;
+            answers.push(versions["items"].clone());
+        }
+        answers.push(answer["items"].clone());
+        answers.push(answer["totalCount"].clone());
+    }
+    answers
 }
 
 pub fn partition_of(seen: &Seen) -> u32 {
