@@ -94,7 +94,8 @@ impl Sample {
             self.open_files,
             self.accepted(),
             number("ingest", "eventsTotal"),
-            number("ingest", "requestsTotal") as u64 - self.accepted(),
+            // Counted after the answers, so it may be behind them by a request.
+            (number("ingest", "requestsTotal") as u64).saturating_sub(self.accepted()),
             number("table", "lagRecords"),
             number("table", "lagSeconds"),
             number("index", "lagRecords"),
