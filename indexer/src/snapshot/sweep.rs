@@ -21,7 +21,14 @@ pub const AGE_MIN: Duration = Duration::from_secs(2 * 3600);
 /// Returns how many objects were removed. `own`: what the caller has just published, which a list may not show yet.
 pub async fn sweep(store: &SnapshotStore, partition: u32, own: Option<&Content>, age_min: Duration) -> Result<usize> {
     let manifests = store.sequences(partition).await?;
-    let Some(now) = manifests.iter().map(|(_, meta)| meta.last_modified).max() else { return Ok(0) };
+    if manifests.is_empty() {
+        // The caller has just published one, so this list is older than that and says nothing of what is named.
+        return Ok(0);
+    }
+    let objects = store.objects_of(partition).await?;
+    // The newest of all times is what comes closest to the store's own clock.
+    let times = manifests.iter().map(|(_, meta)| meta).chain(objects.iter().map(|(_, meta)| meta));
+    let Some(now) = times.map(|meta| meta.last_modified).max() else { return Ok(0) };
     let is_old = |meta: &object_store::ObjectMeta| {
         now.signed_duration_since(meta.last_modified).to_std().is_ok_and(|age| age >= age_min)
     };
@@ -48,7 +55,6 @@ pub async fn sweep(store: &SnapshotStore, partition: u32, own: Option<&Content>,
     }
     // Oldest first, so that what is left is without gaps.
     removed.reverse();
-    let objects = store.objects_of(partition).await?;
     removed.extend(
         objects.into_iter().filter(|(name, meta)| !named.contains(name) && is_old(meta)).map(|(_, meta)| meta.location),
     );

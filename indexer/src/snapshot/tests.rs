@@ -108,6 +108,14 @@ async fn damaged_copies_do_not_count_and_own_files_stay_whatever_a_list_shows() 
 }
 
 #[tokio::test]
+async fn list_without_manifests_is_a_stale_one() {
+    let world = World::in_memory();
+    world.file("named by a manifest that the list lacks").await;
+    assert_eq!(sweep(&world.store, 0, None, Duration::ZERO).await.unwrap(), 0);
+    assert_eq!(world.files().await.len(), 1);
+}
+
+#[tokio::test]
 async fn nothing_goes_where_a_newer_version_writes() {
     let world = World::in_memory();
     for sequence in 1..=5 {
