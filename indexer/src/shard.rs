@@ -226,7 +226,12 @@ impl ShardTask {
 
     fn note_rebuild(&self) {
         self.surroundings.metrics.rebuilds.inc();
-        self.shard.progress.lock().rebuilds += 1;
+        {
+            let mut progress = self.shard.progress.lock();
+            progress.rebuilds += 1;
+            // Until it is open again and knows what it takes over: a shard that is gone must not look whole.
+            progress.is_rebuilding = true;
+        }
         self.shard.generation.fetch_add(1, Ordering::AcqRel);
     }
 
