@@ -26,14 +26,13 @@ fn mistake(path: impl Into<String>, value: Option<String>, problem: impl Into<St
 }
 
 fn of_sections(settings: &Settings, mistakes: &mut Vec<Mistake>) {
-    let found = settings.compactor.mistakes();
-    mistakes.extend(found.into_iter().map(|(path, expected)| mistake(path, None, format!("expected {expected}"))));
+    let found = settings.compactor.mistakes().into_iter().chain(settings.indexer.mistakes());
+    mistakes.extend(found.map(|(path, expected)| mistake(path, None, format!("expected {expected}"))));
     for problem in settings.ingest.problems() {
         let (path, expected) = problem.split_once(": ").unwrap_or(("ingest", &problem));
         mistakes.push(mistake(path, None, expected));
     }
     of_log(&settings.log, mistakes);
-    of_indexer(&settings.indexer, mistakes);
     if settings.log.kind == eventlog::config::Kind::Kafka {
         mistakes.push(mistake(
             "log.kind",
@@ -68,25 +67,6 @@ fn of_log(log: &eventlog::Config, mistakes: &mut Vec<Mistake>) {
             mistakes.push(mistake(path, Some(size.to_string()), format!("expected at most {larger_path}, {larger}")));
         }
     }
-}
-
-fn of_indexer(indexer: &indexer::Config, mistakes: &mut Vec<Mistake>) {
-    let mut require = |holds: bool, path: &str, value: String, expected: &str| {
-        if !holds {
-            mistakes.push(mistake(path, Some(value), format!("expected {expected}")));
-        }
-    };
-    let threads = indexer.writer_threads;
-    require((1..=8).contains(&threads), "indexer.writer_threads", threads.to_string(), "a number from 1 to 8");
-    let interval = indexer.commit_interval;
-    let millis = interval.get().as_millis();
-    require(millis >= 10, "indexer.commit_interval", interval.to_string(), "at least 10ms");
-    let budget = indexer.memory_budget;
-    require(budget.0 >= 32 << 20, "indexer.memory_budget", budget.to_string(), "at least 32MiB");
-    let retention = indexer.retention;
-    require(retention.get().as_secs() >= 3600, "indexer.retention", retention.to_string(), "at least 1h");
-    let interval = indexer.snapshot_interval;
-    require(interval.get().as_secs() >= 1, "indexer.snapshot_interval", interval.to_string(), "at least 1s");
 }
 
 fn of_places(settings: &Settings, mistakes: &mut Vec<Mistake>) {

@@ -164,6 +164,30 @@ fn contradictions_between_settings_are_reported() {
     assert_eq!(found.len(), 7, "{found:#?}");
 }
 
+/// The stages know their bounds themselves; the program only gathers what they say.
+#[test]
+fn every_stage_is_asked() {
+    let (_dir, layers) = file(
+        r#"
+        [ingest]
+        idle_timeout = "1s"
+        [compactor]
+        merge_files_min = 1
+        [indexer]
+        snapshot_interval = "1ms"
+        refresh_interval = "30d"
+        memory_budget = "65GiB"
+        "#,
+    );
+    let found = mistakes(&layers);
+    assert_mistake(&found, &["ingest.idle_timeout"]);
+    assert_mistake(&found, &["compactor.merge_files_min", "at least 2, got 1"]);
+    assert_mistake(&found, &["indexer.snapshot_interval", "at least 1s, got 1ms"]);
+    assert_mistake(&found, &["indexer.refresh_interval", "at most half of indexer.retention"]);
+    assert_mistake(&found, &["indexer.memory_budget", "from 32MiB to 64GiB"]);
+    assert_eq!(found.len(), 5, "{found:#?}");
+}
+
 #[test]
 fn flags_win_over_variables_and_variables_over_the_file() {
     let (_dir, layers) = file("listen = \"127.0.0.1:1\"\n[compactor]\ncommit_interval = \"1s\"\nmerge = true\n");
