@@ -111,23 +111,31 @@ pub(crate) async fn sweep(table: &Table, age: Duration) -> Result<usize> {
     };
     unknown.retain(|(_, modified_at)| newest.signed_duration_since(modified_at) > age);
     unknown.truncate(FILES_PER_COMMIT);
-    if unknown.is_empty() {
-        return Ok(aside);
+    let count = aside + delete_unnamed(table, unknown.into_iter().map(|(path, _)| path).collect()).await?;
+    if count == 0 {
+        return Ok(0);
+    }
+    tracing::info!(table = table.spec.name, files = count, "files that were never committed deleted");
+    table.metrics.vacuumed_files.with_label_values(&[table.spec.name]).inc_by(count as u64);
+    Ok(count)
+}
+
+/// Deletes those of `paths` that no version names after the one that is made here.
+async fn delete_unnamed(table: &Table, mut paths: Vec<Path>) -> Result<usize> {
+    if paths.is_empty() {
+        return Ok(0);
     }
     let change = Change {
         operation: "VACUUM START",
-        parameters: vec![("forgottenFiles", unknown.len().into())],
+        parameters: vec![("forgottenFiles", paths.len().into())],
         ..Default::default()
     };
     table.commit(&change, &|_| Ok(())).await?;
     {
         let state = table.state().await;
-        unknown.retain(|(path, _)| !is_named(&state, path));
+        paths.retain(|path| !is_named(&state, path));
     }
-    let count = aside + table.store.delete(unknown.into_iter().map(|(path, _)| path).collect()).await?;
-    tracing::info!(table = table.spec.name, files = count, "files that were never committed deleted");
-    table.metrics.vacuumed_files.with_label_values(&[table.spec.name]).inc_by(count as u64);
-    Ok(count)
+    table.store.delete(paths).await
 }
 
 fn is_named(state: &TableState, path: &Path) -> bool {
