@@ -46,7 +46,7 @@ pub fn run(args: &StartArgs) -> anyhow::Result<()> {
     println!("data directory {:.0} MiB, {log:.0} MiB of it the log", mib(folder_bytes(&data)?));
     println!("| after | min ms | median ms | max ms |");
     println!("|---|---|---|---|");
-    for after in ["a stop in order", "kill -9 under load"] {
+    for after in ["a stop in order", "kill -9 after a load"] {
         let mut took = Vec::new();
         for _ in 0..args.rounds {
             load(&server, "python", CONNECTIONS, STEP_REQUESTS / 10, true)?;

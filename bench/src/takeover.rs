@@ -111,6 +111,7 @@ impl Owner {
     async fn until(&self, name: &str) -> anyhow::Result<()> {
         while self.metric(name) < f64::from(PARTITIONS) {
             anyhow::ensure!(!self.running.is_finished(), "the index stopped");
+            // Nothing tells of a metric but looking at it; the step is small against what is measured.
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         Ok(())
