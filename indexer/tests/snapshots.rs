@@ -65,6 +65,14 @@ fn metric(flow: &Flow, name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name}")).parse().unwrap()
 }
 
+/// A process with the contexts `u000` to `count`, all of them copied.
+async fn owner(dir: &FilePath, store: &CopyStore, count: usize) -> Flow {
+    let flow = start(dir, new_log(), quick(), store);
+    flow.see(&users(0..count, "gold")).await;
+    copied(&flow, store).await;
+    flow
+}
+
 const RESTORED: &str = "tidegate_index_snapshots_restored_total";
 const PASSED_OVER: &str = "tidegate_index_snapshots_passed_over_total";
 
@@ -86,9 +94,7 @@ async fn lost_machine(store: &CopyStore, count: usize) -> (MemoryLog, Vec<serde_
 async fn new_owner_takes_the_copy_over_and_reads_on() {
     let store = CopyStore::default();
     let dir = tempfile::tempdir().unwrap();
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..30, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 30).await;
     forget(&flow.log, &store).await;
     // From here on only the log knows.
     store.set_away(true);
@@ -117,9 +123,7 @@ async fn new_owner_takes_the_copy_over_and_reads_on() {
 async fn index_that_is_there_is_not_fetched() {
     let store = CopyStore::default();
     let dir = tempfile::tempdir().unwrap();
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..30, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 30).await;
     let log = flow.log.clone();
     flow.stop().await;
     let flow = start(dir.path(), log, quick(), &store);
@@ -132,9 +136,7 @@ async fn index_that_is_there_is_not_fetched() {
 async fn index_lost_while_running_comes_back_from_the_copy() {
     let store = CopyStore::default();
     let dir = tempfile::tempdir().unwrap();
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..30, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 30).await;
     forget(&flow.log, &store).await;
     let before = whole_answer(&flow).await;
     std::fs::remove_dir_all(dir.path()).unwrap();
@@ -147,9 +149,7 @@ async fn index_lost_while_running_comes_back_from_the_copy() {
 async fn only_new_files_are_uploaded_and_idle_shards_cost_nothing() {
     let store = CopyStore::default();
     let dir = tempfile::tempdir().unwrap();
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..50, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 50).await;
     let (first, first_files) = (store.newest(0).await.unwrap(), store.files_put());
     flow.see(&users(50..51, "gold")).await;
     copied(&flow, &store).await;
@@ -180,9 +180,7 @@ async fn only_new_files_are_uploaded_and_idle_shards_cost_nothing() {
 async fn damaged_copy_gives_way_to_the_one_before() {
     let store = CopyStore::default();
     let dir = tempfile::tempdir().unwrap();
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..30, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 30).await;
     forget(&flow.log, &store).await;
     flow.see(&users(20..40, "silver")).await;
     copied(&flow, &store).await;
@@ -272,9 +270,7 @@ async fn copy_of_a_damaged_index_is_passed_over() {
 async fn without_a_copy_that_serves_the_log_does() {
     let store = CopyStore::default();
     let dir = tempfile::tempdir().unwrap();
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..30, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 30).await;
     let log = flow.log.clone();
     flow.stop().await;
     for path in store.paths().await.into_iter().filter(|path| path.extension() != Some("json")) {
@@ -369,9 +365,7 @@ async fn owner_that_was_overtaken_publishes_no_more() {
 async fn owner_that_fell_silent_is_replaced() {
     let store = CopyStore::default();
     let (dir, other_dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let flow = start(dir.path(), new_log(), quick(), &store);
-    flow.see(&users(0..30, "gold")).await;
-    copied(&flow, &store).await;
+    let flow = owner(dir.path(), &store, 30).await;
     let before = [store.newest(0).await.unwrap(), store.newest(1).await.unwrap()];
     let other = start(other_dir.path(), flow.log.clone(), once(), &store);
     for (partition, before) in before.iter().enumerate() {

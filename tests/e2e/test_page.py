@@ -16,7 +16,7 @@ from playwright.sync_api import expect
 from harness import payloads
 from harness.browser import Chromium
 from harness.config import OTHER
-from harness.waiting import wait_equal, wait_until
+from harness.waiting import wait_until
 from test_search import CONTEXTS, FAULTS, MATCHES
 
 expect.set_options(timeout=15_000)
@@ -61,10 +61,7 @@ def chromium():
 
 @pytest.fixture(scope="module")
 def filled(server):
-    for first in range(0, len(ALL), 10):
-        events = [payloads.identify(context) for context in ALL[first : first + 10]]
-        assert server.bulk(json.dumps(events), payloads.payload_id()).status == 202
-    wait_equal(lambda: len(server.found()), len(ALL), what="contexts found")
+    server.fill(ALL)
     return server
 
 

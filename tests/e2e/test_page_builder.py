@@ -10,8 +10,6 @@ import re
 import pytest
 from playwright.sync_api import expect
 
-from harness import payloads
-from harness.waiting import wait_equal
 from test_page import (  # noqa: F401
     IMG,
     PEOPLE,
@@ -51,10 +49,7 @@ ALL = [*CONTEXTS.values(), *PEOPLE, PRIVATE, LONG]
 
 @pytest.fixture(scope="module")
 def filled(server):
-    for first in range(0, len(ALL), 10):
-        events = [payloads.identify(context) for context in ALL[first : first + 10]]
-        assert server.bulk(json.dumps(events), payloads.payload_id()).status == 202
-    wait_equal(lambda: len(server.found()), len(ALL), what="contexts found")
+    server.fill(ALL)
     return server
 
 

@@ -9,6 +9,7 @@ import pytest
 from harness import payloads
 from harness.metrics import metric
 from harness.process import binary, clean_environment
+from harness.services import store_options
 from harness.waiting import wait_equal, wait_until
 
 CONTEXTS = 500
@@ -25,13 +26,7 @@ def bucket():
     """Settings that put everything into a folder of its own on the S3 server."""
     return {
         "storage": {"url": f"s3://{variable('BUCKET')}/e2e-{uuid.uuid4()}"},
-        "storage.options": {
-            "endpoint": variable("ENDPOINT"),
-            "region": "us-east-1",
-            "access_key_id": variable("ACCESS_KEY"),
-            "secret_access_key": variable("SECRET_KEY"),
-            "allow_http": "true",
-        },
+        "storage.options": store_options(variable("ENDPOINT"), variable("ACCESS_KEY"), variable("SECRET_KEY")),
         "indexer": {"snapshot_interval": "1s", "table_interval": "1s"},
     }
 

@@ -13,8 +13,8 @@ import threading
 import time
 from pathlib import Path
 
-from harness import config, lake, wire
-from harness.waiting import wait_until
+from harness import config, lake, payloads, wire
+from harness.waiting import wait_equal, wait_until
 
 READY_SECONDS = 30
 DRAIN_SECONDS = 10
@@ -213,6 +213,13 @@ class Server:
         if payload_id is not None:
             headers["X-LaunchDarkly-Payload-ID"] = payload_id
         return self.post("/bulk", events, headers)
+
+    def fill(self, contexts):
+        """Makes these contexts known, and returns once all of them are found."""
+        for first in range(0, len(contexts), 10):
+            events = [payloads.identify(context) for context in contexts[first : first + 10]]
+            assert self.bulk(json.dumps(events), payloads.payload_id()).status == 202
+        wait_equal(lambda: len(self.found()), len(contexts), what="contexts found")
 
     def api(self, method, path, body=None, token=config.WRITER_TOKEN, headers=None):
         """One call of the REST API below `/api/`."""

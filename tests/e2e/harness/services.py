@@ -15,6 +15,17 @@ SCRIPTS = Path(__file__).parents[2] / "servers"
 ACCESS_KEY, SECRET_KEY, BUCKET = "tidegate", "tidegate-test", "tidegate"
 
 
+def store_options(endpoint, access_key=ACCESS_KEY, secret_key=SECRET_KEY):
+    """How a program, or the `deltalake` package, reaches an S3 server."""
+    return {
+        "endpoint": endpoint,
+        "region": "us-east-1",
+        "access_key_id": access_key,
+        "secret_access_key": secret_key,
+        "allow_http": "true",
+    }
+
+
 class Service:
     """A server that lives in a folder. Use as a context manager; what it keeps survives `kill9` and `start`."""
 
@@ -85,23 +96,14 @@ class Bucket(Service):
 
     script = "s3.sh"
 
-    def options(self, endpoint):
-        return {
-            "endpoint": endpoint,
-            "region": "us-east-1",
-            "access_key_id": ACCESS_KEY,
-            "secret_access_key": SECRET_KEY,
-            "allow_http": "true",
-        }
-
     def settings(self, prefix):
         """The sections `[storage]` and `[storage.options]` of a program that keeps its tables here."""
         host, port = self.proxy.address
         return {
             "storage": {"url": f"s3://{BUCKET}/{prefix}"},
-            "storage.options": self.options(f"http://{host}:{port}"),
+            "storage.options": store_options(f"http://{host}:{port}"),
         }
 
     def lake(self, prefix):
         """The tables as outsiders see them, past the proxy."""
-        return Lake(f"s3://{BUCKET}/{prefix}", self.options(f"http://127.0.0.1:{self.port}"))
+        return Lake(f"s3://{BUCKET}/{prefix}", store_options(f"http://127.0.0.1:{self.port}"))
