@@ -26,11 +26,14 @@ pub use layers::{Flag, Layers, load};
 pub struct Settings {
     pub listen: SocketAddr,
     pub data_dir: PathBuf,
+    /// Which generation of clients the REST API serves.
+    pub api_generation: indexer::api::Generation,
     pub log: eventlog::Config,
     pub storage: compactor::StorageConfig,
     pub ingest: ingest::Config,
     pub compactor: compactor::Config,
     pub indexer: indexer::Config,
+    pub api_rate_limit: indexer::api::RateLimits,
     pub environments: Vec<EnvironmentConfig>,
     pub api_tokens: Vec<ApiTokenConfig>,
 }
@@ -40,11 +43,13 @@ impl Default for Settings {
         Self {
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8030)),
             data_dir: PathBuf::from("data"),
+            api_generation: indexer::api::Generation::default(),
             log: eventlog::Config::default(),
             storage: compactor::StorageConfig::default(),
             ingest: ingest::Config::default(),
             compactor: compactor::Config::default(),
             indexer: indexer::Config::default(),
+            api_rate_limit: indexer::api::RateLimits::default(),
             environments: Vec::new(),
             api_tokens: Vec::new(),
         }

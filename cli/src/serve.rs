@@ -93,7 +93,7 @@ async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow:
     let shared = Shared::new(Inner {
         stages: Box::new(stages),
         tables: Box::new(pipeline::BoundedTables::new(Lake::new(settings.storage_resolved()), back.clone())),
-        access: api_access(&settings),
+        access: pipeline.api_access(&settings),
         environments: settings.environments.clone(),
         authority: address.to_string(),
         runtime: runtime.clone(),
@@ -206,7 +206,19 @@ impl Pipeline {
 
     fn search_api(&self, settings: &Settings) -> Option<Router> {
         let indexer = self.indexer.as_ref()?;
-        Some(indexer::api::router(Arc::clone(indexer), api_access(settings)))
+        Some(indexer::api::router(Arc::clone(indexer), self.api_access(settings)))
+    }
+
+    /// Who may use the search API and the page's endpoints.
+    fn api_access(&self, settings: &Settings) -> ApiAccess {
+        ApiAccess {
+            environments: Environments::new(&settings.environments),
+            tokens: settings.api_tokens.iter().map(api_token).collect(),
+            generation: settings.api_generation,
+            kinds_file: Some(settings.data_dir.join("context-kinds.json")),
+            rate_limits: settings.api_rate_limit,
+            log: Some(self.log.clone()),
+        }
     }
 }
 
@@ -240,16 +252,6 @@ async fn open_indexer(
     let open = move || Indexer::open_with(&dir, config, log, &runtime, beyond);
     let opened = back.spawn_blocking(open).await?;
     Ok(Arc::new(opened.context("opening the index")?))
-}
-
-/// Who may use the search API and the page's endpoints.
-fn api_access(settings: &Settings) -> ApiAccess {
-    ApiAccess {
-        environments: Environments::new(&settings.environments),
-        tokens: settings.api_tokens.iter().map(api_token).collect(),
-        kinds_file: Some(settings.data_dir.join("context-kinds.json")),
-        ..ApiAccess::default()
-    }
 }
 
 pub fn api_token(token: &ApiTokenConfig) -> indexer::api::ApiToken {

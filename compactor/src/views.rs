@@ -77,7 +77,8 @@ pub const VIEWS: &[(&str, &str)] = &[
         "contexts",
         "SELECT project, environment, kind, key, anonymous, last_seen, attributes_at, applications, context \
          FROM (SELECT *, row_number() OVER (PARTITION BY log_partition, project, environment, kind, key \
-         ORDER BY sequence DESC) AS newness FROM context_states) WHERE newness = 1",
+         ORDER BY sequence DESC) AS newness FROM context_states) WHERE newness = 1 AND kind <> 'multi' \
+         AND (content_hash <> 0 OR attributes_at IS NULL OR last_seen > attributes_at)",
     ),
     (
         "ledger",

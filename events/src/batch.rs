@@ -2,7 +2,7 @@
 //!
 //! A batch is checked when it is made, so that later stages may index its columns without looking again.
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{AsArray, RecordBatch, new_null_array};
 use arrow::datatypes::{SchemaRef, UInt32Type};
 
 use crate::ids::Topic;
@@ -62,16 +62,30 @@ impl EventsBatch {
 pub struct SightingsBatch(RecordBatch);
 
 impl SightingsBatch {
+    /// Rows of `sightings_v2`, or of `sightings_v1`, which become such.
+    ///
     /// # Errors
     /// If the schema differs.
     pub fn new(sightings: RecordBatch) -> Result<Self, BatchError> {
-        check_schema("sightings", &sightings, &schema::sightings_v1())?;
+        if sightings.schema_ref() == &schema::sightings_v1() {
+            return Ok(Self(widened(&sightings)));
+        }
+        check_schema("sightings", &sightings, &schema::sightings_v2())?;
         Ok(Self(sightings))
     }
 
     pub fn sightings(&self) -> &RecordBatch {
         &self.0
     }
+}
+
+/// Rows of the first version with the columns that came later, all null.
+fn widened(sightings: &RecordBatch) -> RecordBatch {
+    let schema = schema::sightings_v2();
+    let held = sightings.columns().iter().cloned();
+    let added = schema.fields()[sightings.num_columns()..].iter();
+    let columns = held.chain(added.map(|field| new_null_array(field.data_type(), sightings.num_rows())));
+    RecordBatch::try_new(schema.clone(), columns.collect()).expect("the columns are those of the schema")
 }
 
 /// Dead letters of some payloads, in order.
@@ -193,6 +207,12 @@ mod tests {
     fn wrong_schema_refused() {
         let error = SightingsBatch::new(empty(Arc::clone(&schema::contexts_v1()))).unwrap_err();
         assert!(matches!(error, BatchError::Schema { batch: "sightings", .. }));
+    }
+
+    #[test]
+    fn sightings_of_the_first_version_become_those_of_the_second() {
+        let first = SightingsBatch::new(empty(schema::sightings_v1())).unwrap();
+        assert_eq!(first, SightingsBatch::new(empty(schema::sightings_v2())).unwrap());
     }
 
     #[test]

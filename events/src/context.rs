@@ -42,6 +42,20 @@ pub fn canonical_key(parts: &mut [(&str, &str)]) -> String {
     out
 }
 
+/// The parts of a canonical key, as (kind, key), or None if it is none.
+pub fn canonical_parts(canonical: &str) -> Option<Vec<(String, String)>> {
+    let mut parts: Vec<(String, String)> = Vec::new();
+    let mut words = canonical.split(':');
+    while let Some(kind) = words.next() {
+        // The other way round `%253A` would lose its first step.
+        let key = words.next()?.replace("%3A", ":").replace("%25", "%");
+        parts.push((kind.to_owned(), key));
+    }
+    let mut again: Vec<(&str, &str)> = parts.iter().map(|(kind, key)| (kind.as_str(), key.as_str())).collect();
+    let is_canonical = canonical_key(&mut again) == canonical;
+    (is_canonical && parts.iter().all(|(kind, _)| is_valid_kind(kind))).then_some(parts)
+}
+
 /// The fully-qualified key: the bare key for a lone `user`, the canonical key otherwise.
 pub fn fully_qualified_key(parts: &mut [(&str, &str)]) -> String {
     match parts {
@@ -75,6 +89,18 @@ mod tests {
     #[test]
     fn multi_is_sorted_and_spells_user_out() {
         assert_eq!(fully_qualified_key(&mut [("user", "u"), ("org", "o:1")]), "org:o%3A1:user:u");
+    }
+
+    #[test]
+    fn parts_read_back_from_canonical_keys() {
+        let mut parts = [("user", "a:b%c%3A"), ("org", ""), ("a.b", "é")];
+        let canonical = canonical_key(&mut parts);
+        let read = canonical_parts(&canonical).unwrap();
+        let read: Vec<_> = read.iter().map(|(kind, key)| (kind.as_str(), key.as_str())).collect();
+        assert_eq!(read, parts);
+        for text in ["", "user", "user:a:b", "user:a:org:b", "multi:a", "user:%", "user:a%3a", "a b:c"] {
+            assert_eq!(canonical_parts(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! | [`payloads_v1`] | request body, with what its headers and path said | `events`, `dead_letters` |
 //! | [`contexts_v1`] | distinct context of the micro-batch | `events` |
 //! | [`events_v1`] | event, and one per counter of a `summary` | `events` |
-//! | [`sightings_v1`] | single context that some event named | `contexts` |
+//! | [`sightings_v2`] | single context that some event named, or that is to be forgotten | `contexts` |
 //! | [`dead_letters_v1`] | event or body that could not be read | `dead_letters` |
 //!
 //! What is constant within a payload stands once in `payloads`, and a context that many events name stands once in
@@ -164,6 +164,20 @@ pub fn sightings_v1() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// [`sightings_v1`] with what came later.
+///
+/// `instance_key` names the parts that are not anonymous, and is null where all are. `anonymous_kinds`: kinds of the other
+/// parts, joined by commas. `deleted`: true where the row is no sighting but the wish of a client to forget what was seen up
+/// to `seen_at`: the combination, if there is an `instance_key`, else the context.
+pub fn sightings_v2() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let mut fields: Vec<Field> = sightings_v1().fields().iter().map(|field| (**field).clone()).collect();
+        fields.extend([text("anonymous_kinds"), optional("deleted", DataType::Boolean)]);
+        Arc::new(Schema::new(fields))
+    });
+    SCHEMA.clone()
+}
+
 /// What could not be read. `payload_index` is null for a whole body; `byte_offset` counts from the start of the unpacked
 /// body; `body` holds the event's bytes, or the whole body.
 pub fn dead_letters_v1() -> SchemaRef {
@@ -193,6 +207,7 @@ mod tests {
             ("contexts_v1", contexts_v1()),
             ("events_v1", events_v1()),
             ("sightings_v1", sightings_v1()),
+            ("sightings_v2", sightings_v2()),
             ("dead_letters_v1", dead_letters_v1()),
         ] {
             text.push_str(name);

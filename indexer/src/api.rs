@@ -1,16 +1,20 @@
 //! The REST API of context search: paths, credentials, errors and CORS. Handlers are in the modules below.
 //!
-//! In: any request under `/api/v2`. Out: JSON, errors too. Paths are split before they are decoded, as keys hold slashes.
+//! In: any request under `/api/v2`. Out: JSON, errors too; wishes to forget go into the log.
 //! Promise: 401 before anything about the data is told; one table turns errors into answers.
 //! Not here: the listener, its time-outs and the rest of its paths.
-//! Source: context-search-api sections 2, 4.1, 4.2, 5, 7 and 8.
+//! Source: context-search-api sections 2 to 9.
 
 mod access;
 mod answers;
 mod attributes;
 mod contexts;
+mod instances;
 mod kinds;
 mod params;
+mod rates;
+mod routes;
+mod users;
 
 use std::sync::Arc;
 
@@ -23,14 +27,20 @@ use events::Environment;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
-use percent_encoding::percent_decode_str;
 use tokio::sync::Semaphore;
 
 pub use access::{ApiAccess, ApiToken, Generation, Role};
+pub use rates::RateLimits;
 
 use crate::Indexer;
-use answers::{Problem, json};
+use crate::wish::{self, Wish};
+use answers::{Answer, Problem};
 use kinds::KindBook;
+use rates::{Rates, Verdict};
+use routes::{Matched, Route};
+
+/// The description of all routes, for tools.
+const OPEN_API: &str = include_str!("api/openapi.json");
 
 /// Largest body of a search: its filter is at most 8 KiB.
 const BODY_BYTES_MAX: usize = 64 << 10;
@@ -45,7 +55,8 @@ const ALLOWED_HEADERS: &str = "Accept, Content-Type, Content-Length, Accept-Enco
                                X-LaunchDarkly-User-Agent, X-HTTP-Method-Override";
 const EXPOSED_HEADERS: &str = "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-Remaining, X-Ratelimit-Reset, \
                                Retry-After, X-Tidegate-Index";
-/// Says `rebuilding` where an answer may lack contexts, because a lost index is coming back.
+/// Says `rebuilding` where an answer may lack contexts because a lost index is coming back, and `partial` where it may
+/// because the search reached its budget.
 const INDEX_STATE: HeaderName = HeaderName::from_static("x-tidegate-index");
 
 struct Api {
@@ -53,12 +64,14 @@ struct Api {
     access: ApiAccess,
     searches: Semaphore,
     kinds: KindBook,
+    rates: Rates,
 }
 
 /// Answers everything under `/api/v2`.
 pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
     let kinds = KindBook::open(access.kinds_file.clone());
-    let api = Arc::new(Api { indexer, access, searches: Semaphore::new(SEARCHES_MAX), kinds });
+    let rates = Rates::new(access.rate_limits);
+    let api = Arc::new(Api { indexer, access, searches: Semaphore::new(SEARCHES_MAX), kinds, rates });
     Router::new()
         .route("/api/v2", any(handle))
         .route("/api/v2/", any(handle))
@@ -68,22 +81,35 @@ pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
 
 async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
+    let mut limits = None;
     let mut response = if parts.method == Method::OPTIONS {
         preflight()
     } else {
-        match api.answer(&parts, body).await {
+        match api.answer(&parts, body, &mut limits).await {
             Ok(answer) => {
-                let mut response = json(StatusCode::OK, answer);
-                if api.indexer.is_rebuilding() {
-                    response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static("rebuilding"));
+                let is_partial = answer.is_partial;
+                let mut response = answer.into_response();
+                if let Some(state) = index_state(api.indexer.is_rebuilding(), is_partial) {
+                    response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static(state));
                 }
                 response
             }
             Err(problem) => problem.into_response(api.indexer.runtime().entropy.uuid(), parts.uri.path()),
         }
     };
+    if let Some(verdict) = limits {
+        verdict.write(response.headers_mut());
+    }
     allow_origin(&parts.headers, response.headers_mut());
     response
+}
+
+fn index_state(is_rebuilding: bool, is_partial: bool) -> Option<&'static str> {
+    match (is_rebuilding, is_partial) {
+        (true, _) => Some("rebuilding"),
+        (false, true) => Some("partial"),
+        (false, false) => None,
+    }
 }
 
 fn preflight() -> Response {
@@ -103,20 +129,6 @@ fn allow_origin(request: &HeaderMap, response: &mut HeaderMap) {
     response.insert(header::VARY, HeaderValue::from_static("Origin"));
 }
 
-/// A route with what its path names.
-enum Route {
-    Search,
-    Versions { kind: String, key: String },
-    AttributeNames,
-    AttributeValues { name: String },
-}
-
-impl Route {
-    fn allows(&self, method: &Method) -> bool {
-        matches!(*method, Method::GET | Method::HEAD) || (matches!(self, Self::Search) && *method == Method::POST)
-    }
-}
-
 /// A request whose credentials, route and environment are settled.
 struct Call<'a> {
     environment: &'a Environment,
@@ -126,8 +138,16 @@ struct Call<'a> {
 }
 
 impl Api {
-    async fn answer(&self, parts: &Parts, body: Body) -> Result<Vec<u8>, Problem> {
-        let method = effective_method(parts);
+    /// Serves a request. `limits`: where to put what the rate limits say of it.
+    async fn answer(&self, parts: &Parts, body: Body, limits: &mut Option<Verdict>) -> Result<Answer, Problem> {
+        let method = effective_method(parts)?;
+        let path = parts.uri.path();
+        let matched = routes::find(path);
+        if let Ok(Some(Matched { route: Route::OpenApi, .. })) = &matched
+            && Route::OpenApi.allows(&method)
+        {
+            return Ok(Answer { status: StatusCode::OK, body: OPEN_API.into(), is_partial: false });
+        }
         let role = self.access.role_of(&parts.headers).ok_or_else(Problem::unauthorized)?;
         if matches!(method, Method::PUT | Method::DELETE | Method::PATCH) && role == Role::Reader {
             return Err(Problem::forbidden());
@@ -137,37 +157,60 @@ impl Api {
         {
             return Err(Problem::invalid("LD-API-Version: unknown version"));
         }
-        let path = parts.uri.path();
-        let segments = decoded_segments(path)?;
-        let no_route = || Problem::not_found("there is no such route");
-        let query = parts.uri.query().unwrap_or_default();
-        let (project, environment, route) = match target_of(&segments).ok_or_else(no_route)? {
-            Target::Kinds { project } if matches!(method, Method::GET | Method::HEAD) => {
-                return self.context_kinds(project, path, query).await;
+        let matched = matched?.ok_or_else(|| Problem::not_found("there is no such route"))?;
+        let project_route = matches!(matched.route, Route::Kinds | Route::Kind);
+        let environment = match project_route {
+            true => None,
+            false => {
+                let found = self.access.environments.get(matched.place(0), matched.place(1));
+                Some(found.ok_or_else(|| Problem::not_found("there is no such project or environment"))?)
             }
-            Target::Kind { project, key } if method == Method::PUT => {
-                return self.upsert_kind(project, key, &read_body(body).await?);
-            }
-            Target::Kinds { .. } | Target::Kind { .. } => return Err(Problem::method_not_allowed()),
-            Target::Environment { project, environment, route } => (project, environment, route),
         };
-        let environment = self
-            .access
-            .environments
-            .get(project, environment)
-            .ok_or_else(|| Problem::not_found("there is no such project or environment"))?;
-        if !route.allows(&method) {
+        if !matched.route.allows(&method) {
             return Err(Problem::method_not_allowed());
         }
-        let call = Call { environment, path, query };
-        match route {
-            Route::Search => {
-                let body = if method == Method::POST { read_body(body).await? } else { Bytes::new() };
-                self.search(&call, &body).await
-            }
-            Route::Versions { kind, key } => self.versions(&call, kind, key).await,
-            Route::AttributeNames => self.attribute_names(&call).await,
-            Route::AttributeValues { name } => self.attribute_values(&call, name).await,
+        *limits = self.rates.take(matched.route, &method, self.indexer.runtime().clock.now());
+        if limits.is_some_and(|verdict| !verdict.is_allowed) {
+            return Err(Problem::rate_limited());
+        }
+        let query = parts.uri.query().unwrap_or_default();
+        match environment {
+            Some(environment) => self.serve(&Call { environment, path, query }, &matched, &method, body).await,
+            None if matched.route == Route::Kinds => self.context_kinds(matched.place(0), path, query).await,
+            None => self.upsert_kind(matched.place(0), matched.place(1), &read_body(body).await?),
+        }
+    }
+
+    /// Serves a request about an environment. `method`: one that the route has.
+    async fn serve(&self, call: &Call<'_>, matched: &Matched, method: &Method, body: Body) -> Result<Answer, Problem> {
+        let body = if *method == Method::POST { read_body(body).await? } else { Bytes::new() };
+        let is_delete = *method == Method::DELETE;
+        let named = matched.place(2);
+        match matched.route {
+            Route::ContextSearch => self.search(call, &body).await,
+            Route::Context => self.versions(call, named.to_owned(), matched.place(3).to_owned()).await,
+            Route::InstanceSearch => self.search_instances(call, &body).await,
+            Route::Instance if is_delete => self.delete_instance(call, named).await,
+            Route::Instance => self.instance(call, named).await,
+            Route::AttributeNames => self.attribute_names(call).await,
+            Route::AttributeValues => self.attribute_values(call, named.to_owned()).await,
+            Route::UserSearch => self.search_users(call).await,
+            Route::Users => self.users(call).await,
+            Route::User if is_delete => self.delete_user(call, named).await,
+            Route::User => self.user(call, named).await,
+            Route::Kinds | Route::Kind | Route::OpenApi => Err(Problem::not_found("there is no such route")),
+        }
+    }
+
+    /// Writes down what is to be forgotten. It is gone from searches as soon as the index has read that.
+    async fn forget(&self, environment: &Environment, wishes: &[Wish]) -> Result<(), Problem> {
+        let Some(log) = &self.access.log else {
+            return Err(Problem::unavailable("this process cannot write to the log"));
+        };
+        let now = self.indexer.runtime().clock.now();
+        match wish::append(log.as_ref(), environment, wishes, now).await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(Problem::unavailable("the log takes nothing now").with_detail(error.to_string())),
         }
     }
 
@@ -186,51 +229,18 @@ impl Api {
 }
 
 /// A POST may stand for another method.
-fn effective_method(parts: &Parts) -> Method {
+fn effective_method(parts: &Parts) -> Result<Method, Problem> {
     const OVERRIDE: HeaderName = HeaderName::from_static("x-http-method-override");
-    if parts.method == Method::POST
-        && let Some(wanted) = parts.headers.get(OVERRIDE).and_then(|wanted| Method::from_bytes(wanted.as_bytes()).ok())
-        && matches!(wanted, Method::PUT | Method::DELETE | Method::PATCH)
-    {
-        return wanted;
+    let Some(wanted) = parts.headers.get(OVERRIDE).filter(|_| parts.method == Method::POST) else {
+        return Ok(parts.method.clone());
+    };
+    match wanted.as_bytes().trim_ascii().to_ascii_uppercase().as_slice() {
+        b"PUT" => Ok(Method::PUT),
+        b"DELETE" => Ok(Method::DELETE),
+        b"PATCH" => Ok(Method::PATCH),
+        b"POST" => Ok(Method::POST),
+        _ => Err(Problem::invalid("X-HTTP-Method-Override: expected PUT, DELETE or PATCH")),
     }
-    parts.method.clone()
-}
-
-fn decoded_segments(path: &str) -> Result<Vec<String>, Problem> {
-    let rest = path.strip_prefix("/api/v2").unwrap_or(path);
-    let rest = rest.strip_prefix('/').unwrap_or(rest);
-    rest.split('/')
-        .map(|segment| {
-            let decoded = percent_decode_str(segment).decode_utf8();
-            decoded.map(|text| text.into_owned()).map_err(|_| Problem::invalid("the path is no UTF-8 text"))
-        })
-        .collect()
-}
-
-/// What a path names.
-enum Target<'a> {
-    Kinds { project: &'a str },
-    Kind { project: &'a str, key: &'a str },
-    Environment { project: &'a str, environment: &'a str, route: Route },
-}
-
-fn target_of(segments: &[String]) -> Option<Target<'_>> {
-    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let (project, environment, rest) = match segments.as_slice() {
-        ["projects", project, "context-kinds"] => return Some(Target::Kinds { project }),
-        ["projects", project, "context-kinds", key] => return Some(Target::Kind { project, key }),
-        ["projects", project, "environments", environment, rest @ ..] => (project, environment, rest),
-        _ => return None,
-    };
-    let route = match rest {
-        ["contexts", "search"] => Route::Search,
-        ["contexts", kind, key] => Route::Versions { kind: (*kind).to_owned(), key: (*key).to_owned() },
-        ["context-attributes"] => Route::AttributeNames,
-        ["context-attributes", name] => Route::AttributeValues { name: (*name).to_owned() },
-        _ => return None,
-    };
-    Some(Target::Environment { project, environment, route })
 }
 
 async fn read_body(body: Body) -> Result<Bytes, Problem> {

@@ -19,6 +19,11 @@ impl AttributePath {
         }
     }
 
+    /// The top-level attribute of this name, whatever the name begins with.
+    pub fn top_level(name: &str) -> Self {
+        Self(vec![name.to_owned()])
+    }
+
     /// The pointer with its leading slash.
     pub fn pointer(&self) -> String {
         let mut out = String::new();

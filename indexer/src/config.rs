@@ -22,6 +22,9 @@ pub struct Config {
     pub refresh_interval: DurationText,
     /// Threads of each shard that turn contexts into segments.
     pub writer_threads: u32,
+    /// Terms of the dictionary and blocks of posting lists that one search reads at most. What lies beyond is left out, and
+    /// the answer says that it is partial.
+    pub search_budget: u64,
     /// How often states are written down in the table `contexts`, from which a lost index comes back; the log keeps what
     /// is not in it yet. Zero: never, and then an index comes back with what the log still holds.
     pub table_interval: DurationText,
@@ -40,6 +43,7 @@ impl Default for Config {
             memory_budget: ByteSize::mib(128),
             refresh_interval: DurationText::secs(60),
             writer_threads: 1,
+            search_budget: 2_000_000,
             table_interval: DurationText::secs(60),
             snapshots: Snapshots::Auto,
             snapshot_interval: DurationText::secs(300),
@@ -98,6 +102,9 @@ impl Config {
         if !(1..=8).contains(&self.writer_threads) {
             mistakes.push(("indexer.writer_threads", format!("from 1 to 8, got {}", self.writer_threads)));
         }
+        if self.search_budget < 1000 {
+            mistakes.push(("indexer.search_budget", format!("at least 1000, got {}", self.search_budget)));
+        }
         mistakes
     }
 
@@ -126,10 +133,11 @@ mod tests {
             retention: DurationText::secs(1),
             memory_budget: ByteSize::mib(1),
             writer_threads: 0,
+            search_budget: 0,
             snapshot_interval: DurationText::millis(1),
             ..Config::default()
         };
-        assert_eq!(wrong.mistakes().len(), 6);
+        assert_eq!(wrong.mistakes().len(), 7);
     }
 
     #[test]

@@ -27,8 +27,12 @@ pub const PREDICATES_MAX: usize = 64;
 pub const LIST_ENTRIES_MAX: usize = 1000;
 /// Deepest nesting, of parentheses and of JSON values.
 pub const DEPTH_MAX: usize = 16;
-/// Most words of one `q` text: each is a walk through the dictionary.
-pub const WORDS_MAX: usize = 64;
+/// Most words under `q` in one filter: each is a walk through the dictionary.
+pub const WORDS_MAX: usize = 32;
+/// Longer words forgive no typing mistakes: the automaton that knows them all has some 30 KB for each letter.
+pub const FORGIVING_LETTERS_MAX: usize = 24;
+/// Bytes of a word that count: words that begin with the same bytes and are longer are the same word.
+pub const WORD_BYTES_MAX: usize = 64;
 
 /// A filter that passed all checks.
 #[derive(Clone, Debug, PartialEq)]

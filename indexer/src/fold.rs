@@ -5,14 +5,17 @@
 //! the key alone, or one whose attribute was held back as private, erases nothing; folding the same rows again changes
 //! nothing. Not here: where records are stored, and when.
 
+use std::collections::BTreeSet;
+
 use events::Environment;
+use events::context::{canonical_parts, push_escaped_key};
 use hashbrown::HashMap;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::attribute::redacted;
-use crate::record::{APPLICATIONS_MAX, ContextRecord};
+use crate::record::{APPLICATIONS_MAX, ContextRecord, INSTANCE_KIND};
 use crate::terms::EnvironmentPrefix;
 
 /// One row of the `contexts` topic.
@@ -30,6 +33,10 @@ pub struct Sighting<'a> {
     pub seen_at: i64,
     /// Empty if unknown.
     pub application: &'a str,
+    /// Whether the context was not part of a combination.
+    pub is_alone: bool,
+    /// Of a combination: kinds of the parts that are anonymous, joined by commas.
+    pub anonymous_kinds: &'a str,
 }
 
 impl Sighting<'_> {
@@ -39,13 +46,19 @@ impl Sighting<'_> {
     }
 }
 
+/// Kinds of anonymous parts that are kept of one combination.
+const ANONYMOUS_KINDS_MAX: usize = 100;
 /// Longest JSON of a context that is kept. A longer one counts as not sent, as one body could otherwise hold hundreds of
 /// megabytes of memory while it is indexed.
 pub const CONTEXT_BYTES_MAX: usize = 4 << 20;
 
 /// The state after `sighting`. The flag says that its attributes could not be read and count as not sent.
 pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextRecord, bool) {
-    let mut record = stored.unwrap_or_else(|| empty(sighting));
+    let mut record = match stored {
+        Some(deleted) if deleted.is_deleted() && sighting.seen_at <= deleted.last_seen => return (deleted, false),
+        Some(record) => record,
+        None => empty(sighting),
+    };
     let mut unreadable = false;
     if let Some(context) = sighting.context
         && sighting.seen_at >= record.attributes_at
@@ -60,7 +73,34 @@ pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextR
     }
     record.last_seen = record.last_seen.max(sighting.seen_at);
     see_application(&mut record.applications, sighting);
+    if sighting.is_alone {
+        see_application(&mut record.alone, sighting);
+    }
+    if record.is_instance() && !sighting.anonymous_kinds.is_empty() {
+        add_anonymous_kinds(&mut record, sighting.anonymous_kinds);
+    }
     (record, unreadable)
+}
+
+/// The state after everything that was seen up to `at` was deleted, or None if it was seen later.
+pub fn deleted(record: ContextRecord, at: i64) -> Option<ContextRecord> {
+    (record.last_seen <= at).then(|| ContextRecord {
+        context: to_raw(&bare(&record.kind, &record.key)),
+        anonymous: false,
+        last_seen: at,
+        attributes_at: at,
+        content: 0,
+        applications: Vec::new(),
+        alone: Vec::new(),
+        ..record
+    })
+}
+
+/// The state after what was seen up to `at` of the context alone was deleted, or None if there was nothing.
+pub fn deleted_alone(mut record: ContextRecord, at: i64) -> Option<ContextRecord> {
+    let before = record.alone.len();
+    record.alone.retain(|(_, seen_at)| *seen_at > at);
+    (record.alone.len() < before).then_some(record)
 }
 
 fn empty(sighting: &Sighting<'_>) -> ContextRecord {
@@ -69,25 +109,64 @@ fn empty(sighting: &Sighting<'_>) -> ContextRecord {
         environment: (*sighting.names.key).to_owned(),
         kind: sighting.kind.to_owned(),
         key: sighting.key.to_owned(),
-        context: to_raw(&bare_context(sighting)),
+        context: to_raw(&bare(sighting.kind, sighting.key)),
         anonymous: sighting.anonymous,
         last_seen: sighting.seen_at,
         attributes_at: i64::MIN,
         content: 0,
         applications: Vec::new(),
+        alone: Vec::new(),
     }
 }
 
-fn bare_context(sighting: &Sighting<'_>) -> Map<String, Value> {
+/// What follows a context in the key of a combination whose first part it is: nothing if it is alone, else the other parts.
+/// None: it is not the first.
+pub fn after_first_part<'a>(canonical: &'a str, kind: &str, key: &str) -> Option<&'a str> {
+    let rest = canonical.strip_prefix(kind)?.strip_prefix(':')?;
+    let rest = if key.contains(['%', ':']) {
+        let mut escaped = String::with_capacity(key.len() + 8);
+        push_escaped_key(&mut escaped, key);
+        rest.strip_prefix(&escaped)?
+    } else {
+        rest.strip_prefix(key)?
+    };
+    (rest.is_empty() || rest.starts_with(':')).then_some(rest)
+}
+
+/// What is known of a context by its identity alone; of a combination, by the identities of its parts.
+fn bare(kind: &str, key: &str) -> Map<String, Value> {
     let mut context = Map::new();
-    context.insert("kind".into(), sighting.kind.into());
-    context.insert("key".into(), sighting.key.into());
+    context.insert("kind".into(), kind.into());
+    if kind == INSTANCE_KIND {
+        for (kind, key) in canonical_parts(key).unwrap_or_default() {
+            context.insert(kind, json!({ "key": key }));
+        }
+    } else {
+        context.insert("key".into(), key.into());
+    }
     context
+}
+
+fn add_anonymous_kinds(record: &mut ContextRecord, kinds: &str) {
+    let mut context = record.parsed();
+    let mut known: BTreeSet<String> = anonymous_kinds(&context).into_iter().collect();
+    let before = known.len();
+    known.extend(kinds.split(',').take(ANONYMOUS_KINDS_MAX - before.min(ANONYMOUS_KINDS_MAX)).map(str::to_owned));
+    if known.len() > before {
+        context.insert("_meta".into(), json!({ "anonymousKinds": known }));
+        record.context = to_raw(&context);
+    }
+}
+
+/// Kinds of the anonymous parts of a combination, sorted.
+pub fn anonymous_kinds(context: &Map<String, Value>) -> Vec<String> {
+    let kinds = context.get("_meta").and_then(|meta| meta.get("anonymousKinds")).and_then(Value::as_array);
+    kinds.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
 fn take_attributes(record: &mut ContextRecord, sent: Map<String, Value>, sighting: &Sighting<'_>) {
     record.anonymous = sighting.anonymous;
-    let mut context = bare_context(sighting);
+    let mut context = bare(sighting.kind, sighting.key);
     if !sighting.anonymous {
         let held_back = redacted(&sent);
         context.extend(
@@ -141,14 +220,18 @@ fn whole_seconds(micros: i64) -> u32 {
     (micros / 1_000_000).clamp(0, i64::from(u32::MAX)) as u32
 }
 
-fn application_hash(application: &str) -> u32 {
-    (xxh3_64(application.as_bytes()) as u32).max(1)
+/// `alone`: of having seen a context alone, which is more than having seen it.
+fn application_hash(application: &str, alone: bool) -> u32 {
+    (xxh3_64(application.as_bytes()) as u32 ^ if alone { 1 << 31 } else { 0 }).max(1)
 }
 
 impl Seen {
     pub fn of(record: &ContextRecord) -> Self {
-        let mut newest: Vec<_> =
-            record.applications.iter().map(|(name, at)| (application_hash(name), whole_seconds(*at))).collect();
+        let alone = record.alone.iter().map(|(name, at)| (application_hash(name, true), whole_seconds(*at)));
+        // What was seen alone was seen: one entry says both.
+        let others = record.applications.iter().filter(|application| !record.alone.contains(application));
+        let others = others.map(|(name, at)| (application_hash(name, false), whole_seconds(*at)));
+        let mut newest: Vec<_> = alone.chain(others).collect();
         newest.sort_unstable_by_key(|(_, at)| std::cmp::Reverse(*at));
         let mut applications = [(0, 0); SEEN_APPLICATIONS];
         for (place, application) in applications.iter_mut().zip(newest) {
@@ -175,10 +258,11 @@ impl Seen {
     /// Whether `sighting` says nothing new but for a time that is less than `refresh` micros newer.
     pub fn covers(&self, sighting: &Sighting<'_>, refresh: i64) -> bool {
         let is_recent = |at: u32| sighting.seen_at < (i64::from(at) * 1_000_000).saturating_add(refresh);
-        let application = application_hash(sighting.application);
+        let alone = application_hash(sighting.application, true);
+        let application = if sighting.is_alone { alone } else { application_hash(sighting.application, false) };
         sighting.content().is_none_or(|content| content == self.content)
             && is_recent(self.last_seen)
-            && self.applications.iter().any(|(hash, at)| *hash == application && is_recent(*at))
+            && self.applications.iter().any(|(hash, at)| (*hash == application || *hash == alone) && is_recent(*at))
     }
 }
 
@@ -256,7 +340,18 @@ mod tests {
     fn sighting<'a>(context: Option<&'a str>, seen_at: i64, application: &'a str) -> Sighting<'a> {
         static NAMES: LazyLock<Environment> = LazyLock::new(|| Environment::new("default", "dev"));
         let environment = EnvironmentPrefix::new(&NAMES);
-        Sighting { environment, names: &NAMES, kind: "user", key: "u", anonymous: false, context, seen_at, application }
+        Sighting {
+            environment,
+            names: &NAMES,
+            kind: "user",
+            key: "u",
+            anonymous: false,
+            context,
+            seen_at,
+            application,
+            is_alone: true,
+            anonymous_kinds: "",
+        }
     }
 
     fn folded(sightings: &[Sighting<'_>]) -> ContextRecord {
@@ -322,6 +417,67 @@ mod tests {
         assert_eq!(record.applications.len(), APPLICATIONS_MAX);
         assert!(!record.applications.iter().any(|(name, _)| name == "app4"));
         assert!(record.applications.iter().any(|(name, _)| name == "app5"));
+    }
+
+    #[test]
+    fn deleted_states_come_back_with_what_is_newer_alone() {
+        let seen = folded(&[sighting(Some(r#"{"a":1}"#), 5, "one")]);
+        assert!(deleted(seen.clone(), 4).is_none(), "seen since");
+        let gone = deleted(seen, 6).unwrap();
+        assert!(gone.is_deleted() && !gone.is_listed() && gone.alone.is_empty());
+        assert_eq!(gone.context.get(), r#"{"kind":"user","key":"u"}"#);
+        let late = fold(Some(gone.clone()), &sighting(Some(r#"{"a":1}"#), 6, "one")).0;
+        assert!(late.is_deleted());
+        let back = fold(Some(gone.clone()), &sighting(None, 7, "one")).0;
+        assert!(back.is_listed() && back.parsed().get("a").is_none());
+        assert_eq!(fold(Some(gone), &sighting(Some(r#"{"a":2}"#), 7, "one")).0.parsed()["a"], 2);
+    }
+
+    #[test]
+    fn first_part_of_a_combination() {
+        assert_eq!(after_first_part("org:a%3Ab:user:u", "org", "a:b"), Some(":user:u"));
+        assert_eq!(after_first_part("org:a", "org", "a"), Some(""));
+        assert_eq!(after_first_part("org:ab", "org", "a"), None);
+        assert_eq!(after_first_part("org:a:user:u", "user", "u"), None);
+        assert_eq!(after_first_part("", "user", "u"), None);
+    }
+
+    #[test]
+    fn instances_keep_their_parts_and_the_kinds_of_anonymous_ones() {
+        let instance = |kinds| Sighting {
+            kind: INSTANCE_KIND,
+            key: "org:a%3Ab:user:u",
+            is_alone: false,
+            anonymous_kinds: kinds,
+            ..sighting(None, 1, "one")
+        };
+        let record = folded(&[instance(""), instance("tab,device"), instance("device")]);
+        assert!(record.is_instance() && record.is_listed());
+        let expected = json!({"kind": "multi", "org": {"key": "a:b"}, "user": {"key": "u"},
+            "_meta": {"anonymousKinds": ["device", "tab"]}});
+        assert_eq!(Value::Object(record.parsed()), expected);
+        let many: Vec<String> = (0..500).map(|number| format!("k{number}")).collect();
+        let kinds = anonymous_kinds(&folded(&[instance("tab"), instance(&many.join(","))]).parsed());
+        assert_eq!(kinds.len(), ANONYMOUS_KINDS_MAX);
+    }
+
+    #[test]
+    fn seen_alone_is_told_from_seen_in_company() {
+        let alone = sighting(None, 5_000_000, "one");
+        let in_company = Sighting { is_alone: false, ..alone };
+        let covers = |seen: &[Sighting<'_>], sighting| Seen::of(&folded(seen)).covers(&sighting, 1_000_000);
+        assert!(covers(&[alone], alone) && covers(&[alone], in_company) && covers(&[in_company], in_company));
+        assert!(!covers(&[in_company], alone));
+        assert!(covers(&[alone, Sighting { seen_at: 9_000_000, ..in_company }], in_company));
+    }
+
+    #[test]
+    fn states_survive_the_table() {
+        let in_company = Sighting { is_alone: false, ..sighting(None, 9, "two") };
+        let record = folded(&[sighting(Some("{}"), 5, "one"), in_company]);
+        let state = events::ContextState::from(record.clone());
+        let back = ContextRecord::try_from(state).unwrap();
+        assert_eq!((back.applications, back.alone), (record.applications, record.alone));
     }
 
     #[test]

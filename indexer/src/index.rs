@@ -9,6 +9,7 @@
 //! | `terms` | indexed bytes | see `terms` |
 //! | `order` | fast bytes | kind, `00`, key (cut after 1 KiB, with its hash): the default order |
 //! | `last_seen` | fast i64 | microseconds |
+//! | `alone_at` | fast i64 | when the context was last seen alone, where that is not when it was last seen |
 //! | `content`, `seen_by` | fast u64 | [`Seen`]: tells that a sighting changes nothing, without reading the record |
 //! | `record` | stored bytes | [`ContextRecord`] |
 //!
@@ -44,7 +45,7 @@ use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is begun anew.
-pub const FORMAT: u32 = 2;
+pub const FORMAT: u32 = 3;
 
 /// Names of the files that are not a segment's, as Tantivy gives them.
 pub const META_FILE: &str = "meta.json";
@@ -54,7 +55,7 @@ pub const MANAGED_FILE: &str = ".managed.json";
 const DISCARD_ATTEMPTS: u32 = 100;
 const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
-/// Term of documents that are not listed, so that they can be counted out.
+/// Term of documents that are no listed contexts, so that they can be counted out.
 pub const UNLISTED: &[u8] = b"unlisted";
 
 /// What a commit covers; its payload.
@@ -78,12 +79,14 @@ pub struct Fields {
     pub terms: Field,
     pub record: Field,
     last_seen: Field,
+    alone_at: Field,
     content: Field,
     seen_by: Field,
     order: Field,
 }
 
 pub const LAST_SEEN: &str = "last_seen";
+pub const ALONE_AT: &str = "alone_at";
 pub const ORDER: &str = "order";
 const CONTENT: &str = "content";
 const SEEN_BY: &str = "seen_by";
@@ -94,6 +97,7 @@ fn schema() -> (Schema, Fields) {
         terms: builder.add_bytes_field("terms", BytesOptions::default().set_indexed()),
         order: builder.add_bytes_field(ORDER, BytesOptions::default().set_fast()),
         last_seen: builder.add_i64_field(LAST_SEEN, NumericOptions::default().set_fast()),
+        alone_at: builder.add_i64_field(ALONE_AT, NumericOptions::default().set_fast()),
         content: builder.add_u64_field(CONTENT, NumericOptions::default().set_fast()),
         seen_by: builder.add_u64_field(SEEN_BY, NumericOptions::default().set_fast()),
         record: builder.add_bytes_field("record", BytesOptions::default().set_stored()),
@@ -167,6 +171,12 @@ impl ShardReader {
             }
         }
         Ok(None)
+    }
+
+    /// Whether some document, living or not, has a term. Also true where that cannot be told.
+    pub fn has_term(&self, searcher: &Searcher, term: &[u8]) -> bool {
+        let term = Term::from_field_bytes(self.fields.terms, term);
+        searcher.doc_freq(&term).map_or(true, |documents| documents > 0)
     }
 
     pub fn record(&self, searcher: &Searcher, address: DocAddress) -> Result<ContextRecord> {
@@ -398,13 +408,20 @@ impl ShardWriter {
         if is_stored {
             self.writer.delete_term(Term::from_field_bytes(fields.terms, &identity));
         }
-        if record.anonymous {
-            document.add_bytes(fields.terms, &identity);
+        let applications = record.applications.iter().map(|(name, _)| name.as_str());
+        let (kind, key) = (record.kind.as_str(), record.key.as_str());
+        let terms = match record.is_listed() {
+            false => vec![identity],
+            true if record.is_instance() => terms::of_instance(environment, kind, key, applications),
+            true => terms::of_context(environment, kind, key, &record.parsed(), applications),
+        };
+        terms.iter().for_each(|term| document.add_bytes(fields.terms, term));
+        if !record.is_listed() || record.is_instance() {
             document.add_bytes(fields.terms, UNLISTED);
-        } else {
-            let applications = record.applications.iter().map(|(name, _)| name.as_str());
-            for term in terms::of_context(environment, &record.kind, &record.key, &record.parsed(), applications) {
-                document.add_bytes(fields.terms, &term);
+        } else if let Some(alone_at) = record.alone_at() {
+            document.add_bytes(fields.terms, &environment.alone());
+            if alone_at != record.last_seen {
+                document.add_i64(fields.alone_at, alone_at);
             }
         }
         document.add_bytes(fields.order, &order_bytes(&record.kind, &record.key));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use arrow::array::{AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::TimestampMicrosecondType;
 use eventlog::{FetchedRecord, LogReader, frame};
 use events::{ContextState, Environment, LogBatch, Offset, Topic, TopicPartition};
@@ -24,8 +24,10 @@ use hashbrown::HashMap;
 use runtime::{Runtime, Shutdown};
 use tokio::sync::mpsc;
 
+use crate::fold::after_first_part;
 use crate::index::ShardReader;
 use crate::metrics::Metrics;
+use crate::record::INSTANCE_KIND;
 use crate::shard::Shard;
 use crate::table::{StateTable, States, TableChange, TablePosition};
 use crate::terms::EnvironmentPrefix;
@@ -188,6 +190,7 @@ impl Touched {
         let text = |column: usize| rows.column(column).as_string::<i32>();
         let (projects, environments, kinds, keys) = (text(0), text(1), text(2), text(3));
         let seen_at = rows.column(6).as_primitive::<TimestampMicrosecondType>();
+        let (instances, wishes) = (text(9), rows.column(11).as_boolean());
         let mut last: Option<(&str, &str, EnvironmentPrefix)> = None;
         for row in 0..rows.num_rows() {
             let (project, key) = (projects.value(row), environments.value(row));
@@ -196,14 +199,24 @@ impl Touched {
                 _ => EnvironmentPrefix::new(&Environment::new(project, key)),
             };
             last = Some((project, key, prefix));
-            let identity = prefix.identity(kinds.value(row), keys.value(row));
-            let bytes = identity.len() + size_of::<(Vec<u8>, i64)>();
-            let oldest = self.seen_at.entry(identity).or_insert_with(|| {
-                self.bytes += bytes;
-                i64::MAX
-            });
-            *oldest = (*oldest).min(seen_at.value(row));
+            // A state from which something was deleted has changed, however long ago it was last seen.
+            let is_wish = wishes.is_valid(row) && wishes.value(row);
+            let at = if is_wish { i64::MIN } else { seen_at.value(row) };
+            let (kind, key) = (kinds.value(row), keys.value(row));
+            self.touch(prefix.identity(kind, key), at);
+            if instances.is_valid(row) && after_first_part(instances.value(row), kind, key).is_some() {
+                self.touch(prefix.identity(INSTANCE_KIND, instances.value(row)), at);
+            }
         }
+    }
+
+    fn touch(&mut self, identity: Vec<u8>, at: i64) {
+        let bytes = identity.len() + size_of::<(Vec<u8>, i64)>();
+        let oldest = self.seen_at.entry(identity).or_insert_with(|| {
+            self.bytes += bytes;
+            i64::MAX
+        });
+        *oldest = (*oldest).min(at);
     }
 }
 

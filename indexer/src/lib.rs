@@ -38,10 +38,12 @@ pub mod filter;
 mod query;
 mod scan;
 
+mod instances;
 mod lookup;
 mod page;
 mod search;
 mod token;
+mod wish;
 
 pub mod api;
 
@@ -60,11 +62,13 @@ use tokio::task::JoinSet;
 pub use config::{Config, Snapshots};
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
+pub use instances::{FoundInstance, InstancePage};
 pub use lookup::values::Values;
 pub use lookup::{NameWeight, Names};
 pub use page::{Place, Sort};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 pub use snapshot::SnapshotStore;
+pub use wish::Wish;
 
 /// Name under which the log's retention waits for this stage.
 pub const LOG_READER: &str = shard::READER;

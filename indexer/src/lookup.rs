@@ -79,6 +79,7 @@ pub fn names(
             reads += 1;
             if let Some((kind, pointer, how)) = read_exists(&term[after_family..])
                 && how != exists::OTHER
+                && how != exists::LONG_TEXT
                 && folded.iter().all(|prefix| has_name_prefix(&pointer, prefix))
             {
                 let weight = living(segment, &index, info)?;

@@ -20,6 +20,7 @@ pub struct Metrics {
     pub restored_snapshots: IntCounter,
     pub snapshots_passed_over: IntCounter,
     pub search_seconds: Histogram,
+    pub partial_searches: IntCounter,
     pub lookup_seconds: Histogram,
 }
 
@@ -61,6 +62,10 @@ impl Metrics {
                 "Copies of shards that could not be used when one was wanted.",
             ),
             search_seconds: seconds("tidegate_search_seconds", "Time of one context search."),
+            partial_searches: counter(
+                "tidegate_partial_searches_total",
+                "Searches that reached their budget and were answered in part.",
+            ),
             lookup_seconds: seconds(
                 "tidegate_attribute_lookup_seconds",
                 "Time of one look-up of attribute names or values.",

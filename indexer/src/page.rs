@@ -15,7 +15,7 @@ use tantivy::schema::{Field, Value as _};
 use tantivy::store::StoreReader;
 use tantivy::{DocAddress, DocId, Score, SegmentReader, TantivyDocument};
 
-use crate::index::{LAST_SEEN, ORDER};
+use crate::index::{ALONE_AT, LAST_SEEN, ORDER};
 use crate::record::ContextRecord;
 
 /// The orders that a client may ask for.
@@ -28,6 +28,8 @@ pub enum Sort {
     OldestFirst,
     /// `-ts`.
     NewestFirst,
+    /// The default order backwards.
+    KeyDescending,
 }
 
 impl Sort {
@@ -41,7 +43,7 @@ impl Sort {
 
     pub fn name(self) -> Option<&'static str> {
         match self {
-            Self::KindKey => None,
+            Self::KindKey | Self::KeyDescending => None,
             Self::OldestFirst => Some("ts"),
             Self::NewestFirst => Some("-ts"),
         }
@@ -50,10 +52,33 @@ impl Sort {
     /// A number that ascends in this order.
     pub fn time_key(self, last_seen: i64) -> i64 {
         match self {
-            Self::KindKey => 0,
+            Self::KindKey | Self::KeyDescending => 0,
             Self::OldestFirst => last_seen,
             Self::NewestFirst => !last_seen,
         }
+    }
+
+    /// Bytes that ascend in this order, from those of the default order.
+    pub fn order_key(self, order: &[u8]) -> Vec<u8> {
+        match self {
+            // With an end that comes after all bytes, so that what is longer comes first.
+            Self::KeyDescending => order.iter().map(|byte| !byte).chain([u8::MAX]).collect(),
+            _ => order.to_vec(),
+        }
+    }
+
+    /// What [`Self::order_key`] was made from.
+    fn order_of(self, order_key: &[u8]) -> Vec<u8> {
+        match (self, order_key.split_last()) {
+            (Self::KeyDescending, Some((_, inverted))) => inverted.iter().map(|byte| !byte).collect(),
+            _ => order_key.to_vec(),
+        }
+    }
+
+    /// A number that ascends in this order, from that of the default order within a segment.
+    fn rank(self, ordinal: u64) -> i64 {
+        let ordinal = i64::try_from(ordinal).unwrap_or(i64::MAX);
+        if self == Self::KeyDescending { -ordinal } else { ordinal }
     }
 }
 
@@ -88,10 +113,22 @@ pub type Examine = Arc<dyn Fn(&ContextRecord) -> Option<i64> + Send + Sync>;
 /// Documents of one search that are tested one by one at most; each costs a read of the document store.
 pub const EXAMINED_MAX: u64 = 200_000;
 
+/// Which time of a document counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    /// When the context was last seen.
+    LastSeen,
+    /// When the instance was last seen: of a context that is one, when it was last seen alone.
+    OfInstance,
+}
+
 /// Collects a page.
 pub struct PageCollector {
     pub sort: Sort,
+    pub time: Time,
     pub after: Option<Place>,
+    /// Whether the page may begin with the record at `after` itself.
+    pub with_after: bool,
     pub count: usize,
     /// Contexts last seen before do not count, microseconds.
     pub cutoff: i64,
@@ -104,7 +141,7 @@ pub struct PageCollector {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct SegmentHit {
     time_key: i64,
-    ordinal: u64,
+    rank: i64,
     document: DocId,
 }
 
@@ -112,9 +149,11 @@ pub struct SegmentPage {
     segment: u32,
     sort: Sort,
     last_seen: Column<i64>,
+    /// Where it says nothing, `last_seen` holds.
+    instance_seen: Option<Column<i64>>,
     order: Option<BytesColumn>,
     /// Hits before are on earlier pages.
-    after: Option<(i64, u64)>,
+    after: Option<(i64, i64)>,
     count: usize,
     cutoff: i64,
     examine: Option<(Examine, StoreReader, Field)>,
@@ -133,14 +172,20 @@ impl Collector for PageCollector {
         let order = reader.fast_fields().bytes(ORDER)?;
         let after = match (&self.after, &order) {
             (Some(place), Some(order)) => {
-                let (first, _) =
-                    order.dictionary().term_bounds_to_ord(Bound::Excluded(place.order.as_slice()), Bound::Unbounded)?;
+                let place_order = self.sort.order_of(&place.order);
+                let is_descending = self.sort == Sort::KeyDescending;
+                let bound = match self.with_after || is_descending {
+                    true => Bound::Included(place_order.as_slice()),
+                    false => Bound::Excluded(place_order.as_slice()),
+                };
+                let (first, _) = order.dictionary().term_bounds_to_ord(bound, Bound::Unbounded)?;
                 let first = match first {
                     Bound::Included(ordinal) => ordinal,
                     Bound::Excluded(ordinal) => ordinal + 1,
                     Bound::Unbounded => 0,
                 };
-                Some((place.time_key, first))
+                // Backwards, the first that is wanted is the one before.
+                Some((place.time_key, self.sort.rank(first) + i64::from(is_descending)))
             }
             _ => None,
         };
@@ -152,6 +197,10 @@ impl Collector for PageCollector {
             segment,
             sort: self.sort,
             last_seen: reader.fast_fields().i64(LAST_SEEN)?,
+            instance_seen: match self.time {
+                Time::LastSeen => None,
+                Time::OfInstance => Some(reader.fast_fields().i64(ALONE_AT)?),
+            },
             order,
             after,
             count: self.count,
@@ -207,7 +256,8 @@ impl SegmentCollector for SegmentPage {
     type Fruit = tantivy::Result<ShardHits>;
 
     fn collect(&mut self, document: DocId, _: Score) {
-        let Some(mut last_seen) = self.last_seen.first(document) else { return };
+        let of_instance = self.instance_seen.as_ref().and_then(|column| column.first(document));
+        let Some(mut last_seen) = of_instance.or_else(|| self.last_seen.first(document)) else { return };
         if last_seen < self.cutoff {
             return;
         }
@@ -219,10 +269,10 @@ impl SegmentCollector for SegmentPage {
         }
         self.total += 1;
         let ordinal = self.order.as_ref().and_then(|order| order.ords().first(document)).unwrap_or_default();
-        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), ordinal, document };
+        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), rank: self.sort.rank(ordinal), document };
         if self.after.is_some_and(|(time_key, first)| match hit.time_key.cmp(&time_key) {
             Ordering::Less => true,
-            Ordering::Equal => ordinal < first,
+            Ordering::Equal => hit.rank < first,
             Ordering::Greater => false,
         }) {
             return;
@@ -243,9 +293,9 @@ impl SegmentCollector for SegmentPage {
         for hit in self.best {
             let mut order = Vec::new();
             if let Some(column) = &self.order {
-                column.ord_to_bytes(hit.ordinal, &mut order)?;
+                column.ord_to_bytes(hit.rank.unsigned_abs(), &mut order)?;
             }
-            let place = Place { time_key: hit.time_key, order };
+            let place = Place { time_key: hit.time_key, order: self.sort.order_key(&order) };
             hits.push(Hit { place, address: DocAddress::new(self.segment, hit.document) });
         }
         Ok(ShardHits { hits, total: self.total, is_too_broad: self.examined > EXAMINED_MAX })

@@ -4,10 +4,12 @@
 //! is not exact finds too much, never too little: the caller then tests each document it finds with the plain evaluator.
 //! Everything is intersected with the environment's listed contexts, so that "not" stays inside the environment.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use events::context::canonical_parts;
 use serde_json::Value;
 use tantivy::Term;
 use tantivy::query::{BooleanQuery, EmptyQuery, Occur, Query, TermQuery};
@@ -15,8 +17,9 @@ use tantivy::schema::{Field as IndexField, IndexRecordOption};
 
 use crate::filter::evaluate::{context_id, forgiven_edits};
 use crate::filter::{Expr, Field, Filter, Predicate, Scope, Test};
-use crate::scan::{Accept, NearWordQuery, Scan, UnionQuery};
-use crate::terms::{EnvironmentPrefix, WORD_BYTES_MAX, exists, family};
+use crate::record::INSTANCE_KIND;
+use crate::scan::{Accept, Budget, NearWord, Scan, UnionQuery};
+use crate::terms::{EnvironmentPrefix, exists, family};
 
 /// A query for one shard.
 pub struct Compiled {
@@ -25,9 +28,22 @@ pub struct Compiled {
     pub is_exact: bool,
 }
 
-/// Compiles `filter`. `kinds`: all kinds stored in the environment, sorted.
-pub fn compile(filter: &Filter, environment: EnvironmentPrefix, kinds: &[String], terms: IndexField) -> Compiled {
-    let mut compiler = Compiler { environment, kinds, terms, is_exact: true };
+/// What a filter is compiled for.
+pub struct Ground<'a> {
+    pub environment: EnvironmentPrefix,
+    /// All kinds stored in the environment, sorted, if the filter depends on them.
+    pub kinds: &'a [String],
+    pub terms: IndexField,
+    /// Whether the shard has a term.
+    pub has_term: &'a dyn Fn(&[u8]) -> bool,
+    /// Of the whole search.
+    pub budget: &'a Budget,
+}
+
+/// Compiles `filter` for one shard.
+pub fn compile(filter: &Filter, ground: Ground<'_>) -> Compiled {
+    let environment = ground.environment;
+    let mut compiler = Compiler { environment, kinds: ground.kinds, terms: ground.terms, ground, is_exact: true };
     let listed = compiler.term(environment.listed());
     let query = match &filter.root {
         None => listed,
@@ -38,10 +54,24 @@ pub fn compile(filter: &Filter, environment: EnvironmentPrefix, kinds: &[String]
     Compiled { query, is_exact: compiler.is_exact && applications < 2 }
 }
 
+/// Compiles a filter of instances. Not exact where it names an application, as a context may be an instance of fewer
+/// applications than have seen it.
+pub fn compile_instances(filter: &Filter, ground: Ground<'_>) -> Compiled {
+    let environment = ground.environment;
+    let compiler = Compiler { environment, kinds: ground.kinds, terms: ground.terms, ground, is_exact: true };
+    let all_instances = || compiler.terms([environment.instance(), environment.alone()]);
+    let query = match &filter.root {
+        None => all_instances(),
+        Some(root) => all(vec![all_instances(), compiler.instance_expr(root)]),
+    };
+    Compiled { query, is_exact: !filter.names_application() }
+}
+
 struct Compiler<'a> {
     environment: EnvironmentPrefix,
     kinds: &'a [String],
     terms: IndexField,
+    ground: Ground<'a>,
     is_exact: bool,
 }
 
@@ -74,8 +104,13 @@ impl Compiler<'_> {
         match (terms.len(), scans.len()) {
             (0, 0) => Box::new(EmptyQuery),
             (1, 0) => self.term(terms.swap_remove(0)),
-            _ => Box::new(UnionQuery { field: self.terms, terms: Arc::new(terms), scans: Arc::new(scans) }),
+            _ => self.union_query(terms, scans, None),
         }
+    }
+
+    fn union_query(&self, terms: Vec<Vec<u8>>, scans: Vec<Scan>, near: Option<NearWord>) -> Boxed {
+        let (terms, scans) = (Arc::new(terms), Arc::new(scans));
+        Box::new(UnionQuery { field: self.terms, terms, scans, near, budget: self.ground.budget.clone() })
     }
 
     fn terms(&self, terms: impl IntoIterator<Item = Vec<u8>>) -> Boxed {
@@ -113,6 +148,14 @@ impl Compiler<'_> {
                 Test::Words(texts) => any(texts.iter().map(|words| self.words(words)).collect()),
                 _ => Box::new(EmptyQuery),
             },
+            // Words of other attributes are found too: what is found is tested.
+            Field::UserText => match test {
+                Test::Words(texts) => {
+                    self.is_exact = false;
+                    any(texts.iter().map(|words| self.words(words)).collect())
+                }
+                _ => Box::new(EmptyQuery),
+            },
             Field::Name => self.attribute(None, "/name", test),
             Field::Attribute(field) => {
                 let kinds = self.kinds;
@@ -120,6 +163,72 @@ impl Compiler<'_> {
                 self.attribute(scope.kind.as_deref(), &scope.path.pointer(), test)
             }
         }
+    }
+
+    fn instance_expr(&self, expr: &Expr) -> Boxed {
+        match expr {
+            Expr::And(parts) => all(parts.iter().map(|part| self.instance_expr(part)).collect()),
+            Expr::Or(parts) => any(parts.iter().map(|part| self.instance_expr(part)).collect()),
+            Expr::Is(Predicate { field: Field::Id, test: Test::NotEquals(given), .. }) => {
+                let others = [self.environment.instance(), self.environment.alone()];
+                let texts = given.as_str().map(|id| self.instance_terms(id)).unwrap_or_default();
+                without(self.terms(others), self.terms(texts))
+            }
+            Expr::Is(predicate) => self.instance_predicate(predicate),
+        }
+    }
+
+    fn instance_predicate(&self, predicate: &Predicate) -> Boxed {
+        let environment = self.environment;
+        match &predicate.field {
+            Field::Id => self.texts(&predicate.test, |id| self.instance_terms(id)),
+            // Only a first choice: every version found is tested.
+            Field::Application => match &predicate.test {
+                Test::NotEquals(_) => self.terms([environment.instance(), environment.alone()]),
+                test => self.texts(test, |text| vec![environment.application(text)]),
+            },
+            // A part of several, or the context itself.
+            Field::Kinds => {
+                self.parts(&predicate.test, |kind| vec![environment.part_kind(kind), environment.kind(kind)])
+            }
+            Field::KindKeys => self.parts(&predicate.test, |text| match text.split_once(':') {
+                Some((kind, key)) => vec![environment.part(kind, key), environment.identity(kind, key)],
+                None => Vec::new(),
+            }),
+            _ => Box::new(EmptyQuery),
+        }
+    }
+
+    /// Tests of the set of parts.
+    fn parts(&self, test: &Test, terms_of: impl Fn(&str) -> Vec<Vec<u8>>) -> Boxed {
+        let environment = self.environment;
+        let texts = |given: &[Value]| -> BTreeSet<String> {
+            given.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
+        let has_all = |texts: &BTreeSet<String>| all(texts.iter().map(|text| self.terms(terms_of(text))).collect());
+        match test {
+            Test::Equals(Value::Array(given)) if !given.is_empty() => {
+                let texts = texts(given);
+                let mut counts = vec![environment.part_count(texts.len())];
+                // A context alone has no count.
+                counts.extend((texts.len() == 1).then(|| environment.alone()));
+                all(vec![has_all(&texts), self.terms(counts)])
+            }
+            Test::Contains(given) if given.is_empty() => self.terms([environment.instance(), environment.alone()]),
+            Test::Contains(given) => has_all(&texts(given)),
+            Test::AnyOf(given) => self.terms(texts(given).iter().flat_map(|text| terms_of(text))),
+            _ => Box::new(EmptyQuery),
+        }
+    }
+
+    /// Terms of the documents that may be the instance with this id.
+    fn instance_terms(&self, id: &str) -> Vec<Vec<u8>> {
+        let Some(canonical) = canonical_of_id(id) else { return Vec::new() };
+        let mut terms = vec![self.environment.identity(INSTANCE_KIND, &canonical)];
+        if let Some([(kind, key)]) = canonical_parts(&canonical).as_deref() {
+            terms.push(self.environment.identity(kind, key));
+        }
+        terms
     }
 
     /// Tests of a text that stands in terms as it is.
@@ -179,23 +288,38 @@ impl Compiler<'_> {
         }
     }
 
-    fn words(&mut self, words: &[String]) -> Boxed {
+    fn words(&self, words: &[String]) -> Boxed {
         if words.is_empty() {
             return self.listed();
         }
-        let mut parts = Vec::with_capacity(words.len());
-        for word in words {
-            self.is_exact &= word.len() <= WORD_BYTES_MAX;
-            let prefixed = self.union(Vec::new(), vec![Scan::prefix(self.environment.word(word), Accept::All)]);
+        let one = |word: &String| {
+            let begins = Scan::prefix(self.environment.word(word), Accept::All);
             let edits = forgiven_edits(word);
-            parts.push(if edits == 0 || word.len() > WORD_BYTES_MAX {
-                prefixed
-            } else {
-                let near = NearWordQuery::new(self.terms, self.environment.family(family::WORD).0, word, edits);
-                any(vec![prefixed, Box::new(near)])
-            });
+            let all_words = || self.environment.family(family::WORD).0;
+            let near = (edits > 0).then(|| NearWord::new(all_words(), word, edits));
+            self.union_query(Vec::new(), vec![begins], near)
+        };
+        all(words.iter().map(one).collect())
+    }
+
+    /// Contexts whose text at `pointer` has `part` in it: all value terms of the attribute are read, which bounds the cost
+    /// by the number of its distinct values. Texts that do not stand whole in their terms are tested one by one.
+    fn containing(&mut self, kinds: &[String], pointer: &str, part: &str) -> Boxed {
+        let environment = self.environment;
+        let part = EnvironmentPrefix::part_of_value(part);
+        let mut long = Vec::new();
+        let mut scans = Vec::with_capacity(kinds.len());
+        for kind in kinds {
+            let start = environment.attribute(family::VALUE, kind, pointer).0;
+            let accept = Accept::Containing { text_at: start.len(), part: part.clone() };
+            scans.push(Scan::prefix(start, accept));
+            let has_long = environment.exists(kind, pointer, exists::LONG_TEXT);
+            if (self.ground.has_term)(&has_long) {
+                self.is_exact = false;
+                long.push(has_long);
+            }
         }
-        all(parts)
+        self.union(long, scans)
     }
 
     fn attribute(&mut self, kind: Option<&str>, pointer: &str, test: &Test) -> Boxed {
@@ -230,7 +354,17 @@ impl Compiler<'_> {
                     }),
                 )
             }
-            Test::Contains(given) => all(given.iter().map(|given| self.terms(values(given, true))).collect()),
+            Test::Contains(given) => {
+                let elements = all(given.iter().map(|given| self.terms(values(given, true))).collect());
+                match given.iter().map(Value::as_str).collect::<Option<Vec<_>>>() {
+                    Some(parts) => {
+                        let within = parts.into_iter().map(|part| self.containing(kinds, pointer, part));
+                        let within = all(within.collect());
+                        any(vec![elements, within])
+                    }
+                    None => elements,
+                }
+            }
             Test::Exists(true) => exists(),
             Test::Exists(false) => without(in_scope(), exists()),
             Test::StartsWith(prefix) => {
@@ -254,6 +388,17 @@ impl Compiler<'_> {
             Test::Words(_) => Box::new(EmptyQuery),
         }
     }
+}
+
+/// The id of the instance with this canonical key.
+pub fn instance_id(canonical: &str) -> String {
+    URL_SAFE_NO_PAD.encode(canonical)
+}
+
+/// The canonical key that an id stands for.
+pub fn canonical_of_id(id: &str) -> Option<String> {
+    let canonical = String::from_utf8(URL_SAFE_NO_PAD.decode(id).ok()?).ok()?;
+    canonical_parts(&canonical).is_some().then_some(canonical)
 }
 
 /// Identity of `kind:key`; kinds have no colon.

@@ -1,7 +1,12 @@
-//! The newest state of one context, as the index stores it.
+//! The newest state of one context, or of one combination of contexts, as the index stores it.
 //!
 //! Stored as JSON in the document: `kind`, `key`, the context's own JSON kept as text so that an answer can pass it on
 //! without parsing, and the times by which states are ordered.
+//!
+//! An instance of several parts is a state of its own, of kind `multi` and with the canonical key as its key. A context that
+//! was seen alone is an instance too; that is noted in the state of the context, as a state of its own for each would make
+//! the index half as large again. What was deleted is kept as a state that no application has seen, so that the table of
+//! states learns of it, until retention removes it.
 
 use events::ContextState;
 use serde::{Deserialize, Serialize};
@@ -12,6 +17,12 @@ use crate::{Error, Result};
 
 /// Applications remembered per context; beyond, the one seen longest ago is forgotten.
 pub const APPLICATIONS_MAX: usize = 16;
+
+/// Kind of the states of instances of several parts: no context can have it.
+pub const INSTANCE_KIND: &str = "multi";
+/// In the table, where a context has only one list of applications, names with this before them stand for `alone`. No name
+/// that came with a request can hold a zero.
+const ALONE_MARK: &str = "alone\0";
 
 /// The newest state of a context.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,9 +44,32 @@ pub struct ContextRecord {
     pub content: u64,
     /// When each application saw it last. The empty text stands for senders that did not say what they are.
     pub applications: Vec<(String, i64)>,
+    /// When each application saw it alone, not as a part of a combination.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alone: Vec<(String, i64)>,
 }
 
 impl ContextRecord {
+    /// Whether this is a combination of several parts.
+    pub fn is_instance(&self) -> bool {
+        self.kind == INSTANCE_KIND
+    }
+
+    /// Whether it was deleted, and not seen since.
+    pub fn is_deleted(&self) -> bool {
+        self.applications.is_empty()
+    }
+
+    /// Whether searches may find it.
+    pub fn is_listed(&self) -> bool {
+        !self.anonymous && !self.is_deleted()
+    }
+
+    /// When it was last seen alone, microseconds.
+    pub fn alone_at(&self) -> Option<i64> {
+        self.alone.iter().map(|(_, at)| *at).max()
+    }
+
     /// The context as a JSON object.
     pub fn parsed(&self) -> Map<String, Value> {
         serde_json::from_str(self.context.get()).unwrap_or_default()
@@ -54,7 +88,7 @@ impl ContextRecord {
 
     /// Memory held, about.
     pub fn bytes(&self) -> usize {
-        let applications: usize = self.applications.iter().map(|(name, _)| name.len() + 32).sum();
+        let applications = self.applications.iter().chain(&self.alone).map(|(name, _)| name.len() + 32).sum::<usize>();
         let names = self.project.len() + self.environment.len() + self.kind.len() + 2 * self.key.len();
         256 + names + self.context.get().len() + applications
     }
@@ -71,10 +105,14 @@ impl From<ContextRecord> for ContextState {
             last_seen: record.last_seen,
             attributes_at: (record.attributes_at > i64::MIN).then_some(record.attributes_at),
             content: record.content,
-            applications: record.applications,
+            applications: record.applications.into_iter().chain(record.alone.into_iter().map(marked)).collect(),
             context: Box::<str>::from(record.context).into(),
         }
     }
+}
+
+fn marked((name, at): (String, i64)) -> (String, i64) {
+    (format!("{ALONE_MARK}{name}"), at)
 }
 
 impl TryFrom<ContextState> for ContextRecord {
@@ -84,7 +122,17 @@ impl TryFrom<ContextState> for ContextRecord {
     /// `Damaged` if the context is no JSON.
     fn try_from(state: ContextState) -> Result<Self> {
         let unreadable = |error| Error::Damaged { what: format!("context of a table does not read: {error}") };
+        let mut alone = Vec::new();
+        let mut applications = state.applications;
+        applications.retain(|(name, at)| match name.strip_prefix(ALONE_MARK) {
+            Some(name) => {
+                alone.push((name.to_owned(), *at));
+                false
+            }
+            None => true,
+        });
         Ok(Self {
+            alone,
             context: RawValue::from_string(state.context).map_err(unreadable)?,
             project: state.project,
             environment: state.environment,
@@ -94,7 +142,7 @@ impl TryFrom<ContextState> for ContextRecord {
             last_seen: state.last_seen,
             attributes_at: state.attributes_at.unwrap_or(i64::MIN),
             content: state.content,
-            applications: state.applications,
+            applications,
         })
     }
 }

@@ -1,17 +1,41 @@
 //! Tantivy queries over the `terms` field that need more than one term: unions, ranges of the dictionary, near words.
 //!
-//! In: terms and ranges from `query`. Out: per segment, the set of documents as a bitmap.
+//! In: terms, ranges and words from `query`. Out: per segment, the set of documents as a bitmap.
+//! Promise: all parts of one search together read no more than its [`Budget`]; what lies beyond is left out, and the
+//! budget says so. A part finds only, never excludes, so that leaving out makes an answer partial and never wrong.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use levenshtein_automata::{DFA, Distance, LevenshteinAutomatonBuilder, SINK_STATE};
-use tantivy::postings::BlockSegmentPostings;
-use tantivy::query::{AutomatonWeight, BitSetDocSet, ConstScorer, EnableScoring, Explanation, Query, Scorer, Weight};
+use memchr::memmem::Finder;
+use tantivy::postings::{BlockSegmentPostings, TermInfo};
+use tantivy::query::{BitSetDocSet, ConstScorer, EnableScoring, Explanation, Query, Scorer, Weight};
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, DocSet, InvertedIndexReader, Score, SegmentReader, TantivyError, Term};
 use tantivy_fst::Automaton;
 
-use crate::terms::{Tag, after_text};
+use crate::terms::{Tag, after_text, text_end};
+
+/// What one search may still read: a unit is a term of the dictionary or a block of a posting list. Shared by its parts.
+#[derive(Clone, Debug)]
+pub struct Budget(Arc<AtomicI64>);
+
+impl Budget {
+    pub fn new(units: u64) -> Self {
+        Self(Arc::new(AtomicI64::new(i64::try_from(units).unwrap_or(i64::MAX))))
+    }
+
+    /// Takes a unit. False: none was left, and what it was for is left out.
+    fn take(&self) -> bool {
+        self.0.fetch_sub(1, Ordering::Relaxed) > 0
+    }
+
+    /// Whether something was left out.
+    pub fn is_exceeded(&self) -> bool {
+        self.0.load(Ordering::Relaxed) < 0
+    }
+}
 
 /// Which terms of a range count.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,16 +45,48 @@ pub enum Accept {
     Except(Vec<u8>),
     /// Value terms of whole texts; the number is where the text begins in the term.
     WholeText(usize),
+    /// Of these, terms that hold the whole text and in it `part`, which is written as in a term.
+    Containing {
+        text_at: usize,
+        part: Vec<u8>,
+    },
+}
+
+/// [`Accept`], made ready for many terms.
+enum Acceptor<'a> {
+    All,
+    Except(&'a [u8]),
+    WholeText(usize),
+    Containing(usize, Box<Finder<'a>>),
 }
 
 impl Accept {
+    fn acceptor(&self) -> Acceptor<'_> {
+        match self {
+            Self::All => Acceptor::All,
+            Self::Except(other) => Acceptor::Except(other),
+            Self::WholeText(start) => Acceptor::WholeText(*start),
+            Self::Containing { text_at, part } => Acceptor::Containing(*text_at, Box::new(Finder::new(part))),
+        }
+    }
+}
+
+impl Acceptor<'_> {
     fn accepts(&self, term: &[u8]) -> bool {
         match self {
             Self::All => true,
-            Self::Except(other) => term != other,
+            Self::Except(other) => term != *other,
             Self::WholeText(start) => after_text(&term[*start..])
                 .and_then(|rest| rest.first())
                 .is_some_and(|tag| matches!(Tag(*tag), Tag::TEXT | Tag::LONG_TEXT)),
+            Self::Containing(start, finder) => {
+                let text = &term[*start..];
+                // Most terms end here. The text as it stood may follow, where a part means nothing.
+                finder.find(text).is_some_and(|found| {
+                    let ends_within = |end: usize| found + finder.needle().len() + 2 <= end;
+                    text_end(text).is_some_and(|end| ends_within(end) && text.get(end) == Some(&Tag::TEXT.0))
+                })
+            }
         }
     }
 }
@@ -51,19 +107,30 @@ impl Scan {
         Self { to: prefix_end(&prefix), from: prefix, accept }
     }
 
-    /// Calls `visit` with each term of the range and its document frequency, until it says false.
+    /// Calls `visit` with each term of the range that counts and where its postings are, until it says false.
     pub fn for_each(
         &self,
         index: &InvertedIndexReader,
-        mut visit: impl FnMut(&[u8], &tantivy::postings::TermInfo) -> tantivy::Result<bool>,
+        visit: impl FnMut(&[u8], &TermInfo) -> tantivy::Result<bool>,
+    ) -> tantivy::Result<()> {
+        self.for_each_within(index, &|| true, visit)
+    }
+
+    /// `may_read`: asked before each term of the range, whether it counts or not.
+    fn for_each_within(
+        &self,
+        index: &InvertedIndexReader,
+        may_read: &dyn Fn() -> bool,
+        mut visit: impl FnMut(&[u8], &TermInfo) -> tantivy::Result<bool>,
     ) -> tantivy::Result<()> {
         let mut range = index.terms().range().ge(&self.from);
         if let Some(to) = &self.to {
             range = range.lt(to);
         }
+        let acceptor = self.accept.acceptor();
         let mut stream = range.into_stream()?;
-        while stream.advance() {
-            if self.accept.accepts(stream.key()) && !visit(stream.key(), stream.value())? {
+        while stream.advance() && may_read() {
+            if acceptor.accepts(stream.key()) && !visit(stream.key(), stream.value())? {
                 break;
             }
         }
@@ -79,12 +146,14 @@ pub fn prefix_end(prefix: &[u8]) -> Option<Vec<u8>> {
     Some(end)
 }
 
-/// Documents with any of some terms, or with any term of some ranges.
+/// Documents with any of some terms, with any term of some ranges, or with a word near some words.
 #[derive(Clone, Debug)]
 pub struct UnionQuery {
     pub field: Field,
     pub terms: Arc<Vec<Vec<u8>>>,
     pub scans: Arc<Vec<Scan>>,
+    pub near: Option<NearWord>,
+    pub budget: Budget,
 }
 
 impl Query for UnionQuery {
@@ -96,20 +165,24 @@ impl Query for UnionQuery {
 impl Weight for UnionQuery {
     fn scorer(&self, segment: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let index = segment.inverted_index(self.field)?;
-        let mut documents = BitSet::with_max_value(segment.max_doc());
-        let mut postings = None;
+        let documents = BitSet::with_max_value(segment.max_doc());
+        let mut union = Union { index: &index, budget: &self.budget, postings: None, documents };
         for term in self.terms.iter() {
             if let Some(term_info) = index.get_term_info(&Term::from_field_bytes(self.field, term))? {
-                insert_postings(&index, &term_info, &mut postings, &mut documents)?;
+                union.add(&term_info)?;
             }
         }
+        let may_read = || self.budget.take();
         for scan in self.scans.iter() {
-            scan.for_each(&index, |_, term_info| {
-                insert_postings(&index, term_info, &mut postings, &mut documents)?;
-                Ok(true)
-            })?;
+            scan.for_each_within(&index, &may_read, |_, term_info| union.add(term_info))?;
         }
-        Ok(Box::new(ConstScorer::new(BitSetDocSet::from(documents), boost)))
+        if let Some(near) = &self.near {
+            let mut stream = index.terms().search(&*near.0).into_stream()?;
+            while stream.advance() && may_read() {
+                union.add(stream.value())?;
+            }
+        }
+        Ok(Box::new(ConstScorer::new(BitSetDocSet::from(union.documents), boost)))
     }
 
     fn explain(&self, segment: &SegmentReader, document: DocId) -> tantivy::Result<Explanation> {
@@ -121,38 +194,47 @@ impl Weight for UnionQuery {
     }
 }
 
-fn insert_postings(
-    index: &InvertedIndexReader,
-    term_info: &tantivy::postings::TermInfo,
-    reused: &mut Option<BlockSegmentPostings>,
-    documents: &mut BitSet,
-) -> tantivy::Result<()> {
-    // Opening a posting list costs more than reading one of a few documents, and a range may have 100,000 of them.
-    match reused {
-        Some(postings) => index.reset_block_postings_from_terminfo(term_info, postings)?,
-        None => *reused = Some(index.read_block_postings_from_terminfo(term_info, IndexRecordOption::Basic)?),
-    }
-    let Some(postings) = reused else { return Ok(()) };
-    while !postings.docs().is_empty() {
-        for document in postings.docs() {
-            documents.insert(*document);
+/// The documents of one segment so far.
+struct Union<'a> {
+    index: &'a InvertedIndexReader,
+    budget: &'a Budget,
+    postings: Option<BlockSegmentPostings>,
+    documents: BitSet,
+}
+
+impl Union<'_> {
+    /// Adds the documents of a term. False: the budget ended.
+    fn add(&mut self, term_info: &TermInfo) -> tantivy::Result<bool> {
+        // Opening a posting list costs more than reading one of a few documents, and a range may have 100,000 of them.
+        match &mut self.postings {
+            Some(postings) => self.index.reset_block_postings_from_terminfo(term_info, postings)?,
+            None => {
+                let opened = self.index.read_block_postings_from_terminfo(term_info, IndexRecordOption::Basic)?;
+                self.postings = Some(opened);
+            }
         }
-        postings.advance();
+        let Some(postings) = &mut self.postings else { return Ok(true) };
+        while !postings.docs().is_empty() {
+            if !self.budget.take() {
+                return Ok(false);
+            }
+            for document in postings.docs() {
+                self.documents.insert(*document);
+            }
+            postings.advance();
+        }
+        Ok(true)
     }
-    Ok(())
 }
 
-/// Documents with a word within an edit distance of a given one.
+/// The words within an edit distance of a given one.
 #[derive(Clone)]
-pub struct NearWordQuery {
-    field: Field,
-    word: String,
-    automaton: Arc<NearWord>,
-}
+pub struct NearWord(Arc<NearWordAutomaton>);
 
-struct NearWord {
+struct NearWordAutomaton {
     /// What all words' terms begin with.
     prefix: Vec<u8>,
+    word: String,
     dfa: DFA,
 }
 
@@ -160,23 +242,17 @@ struct NearWord {
 static AUTOMATA: LazyLock<[LevenshteinAutomatonBuilder; 2]> =
     LazyLock::new(|| [LevenshteinAutomatonBuilder::new(1, false), LevenshteinAutomatonBuilder::new(2, false)]);
 
-impl NearWordQuery {
+impl NearWord {
     /// `edits`: 1 or 2.
-    pub fn new(field: Field, prefix: Vec<u8>, word: &str, edits: u8) -> Self {
+    pub fn new(prefix: Vec<u8>, word: &str, edits: u8) -> Self {
         let dfa = AUTOMATA[usize::from(edits.clamp(1, 2)) - 1].build_dfa(word);
-        Self { field, word: word.to_owned(), automaton: Arc::new(NearWord { prefix, dfa }) }
+        Self(Arc::new(NearWordAutomaton { prefix, word: word.to_owned(), dfa }))
     }
 }
 
-impl std::fmt::Debug for NearWordQuery {
+impl std::fmt::Debug for NearWord {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NearWordQuery").field("word", &self.word).finish_non_exhaustive()
-    }
-}
-
-impl Query for NearWordQuery {
-    fn weight(&self, _: EnableScoring<'_>) -> tantivy::Result<Box<dyn Weight>> {
-        Ok(Box::new(AutomatonWeight::<NearWord>::new(self.field, Arc::clone(&self.automaton))))
+        f.debug_tuple("NearWord").field(&self.0.word).finish()
     }
 }
 
@@ -188,7 +264,7 @@ enum Progress {
     Lost,
 }
 
-impl Automaton for NearWord {
+impl Automaton for NearWordAutomaton {
     type State = Progress;
 
     fn start(&self) -> Progress {

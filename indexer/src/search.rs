@@ -15,9 +15,10 @@ use crate::filter::{Field, Filter, Scope};
 use crate::index::order_bytes;
 use crate::lookup::values::{Tally, Values, Wanted};
 use crate::lookup::{self, Names};
-use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort};
-use crate::query::compile;
+use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort, Time};
+use crate::query::{Ground, compile};
 use crate::record::ContextRecord;
+use crate::scan::Budget;
 use crate::shard::Shard;
 use crate::terms::EnvironmentPrefix;
 use crate::{Error, Indexer, Result};
@@ -42,6 +43,8 @@ pub struct SearchPage {
     pub total: u64,
     /// Place of the last record, if there are more.
     pub next: Option<Place>,
+    /// The search reached its budget: there may be more matches than these.
+    pub is_partial: bool,
 }
 
 /// A context, or one version of it, that was found.
@@ -61,14 +64,24 @@ impl Indexer {
     /// # Errors
     /// `NotOpen` while a shard is being begun anew; `TooBroad`; `Index` and `Damaged`.
     pub fn search(&self, request: &SearchRequest) -> Result<SearchPage> {
+        self.search_since(request, None)
+    }
+
+    /// [`Self::search`] over contexts last seen at `since` or later.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub fn search_since(&self, request: &SearchRequest, since: Option<UnixMicros>) -> Result<SearchPage> {
+        let cutoff = since.map_or(i64::MIN, |since| since.0).max(self.cutoff());
         let _timer = self.metrics.search_seconds.start_timer();
         let environment = EnvironmentPrefix::new(&request.environment);
         let kinds: Arc<[String]> = self.stored_kinds(environment, &request.filter)?.into();
+        let budget = Budget::new(self.config.search_budget);
         let mut found = Vec::new();
         let mut total = 0;
         for shard in &self.shards {
-            let (contexts, matched) =
-                shard.guarded("a search", || self.search_shard(shard, request, environment, &kinds))?;
+            let (contexts, matched) = shard
+                .guarded("a search", || self.search_shard(shard, request, environment, &kinds, cutoff, &budget))?;
             found.extend(contexts);
             total += matched;
         }
@@ -76,7 +89,10 @@ impl Indexer {
         let has_more = found.len() > request.limit;
         found.truncate(request.limit);
         let next = if has_more { found.last().map(|(place, _)| place.clone()) } else { None };
-        Ok(SearchPage { contexts: found.into_iter().map(|(_, context)| context).collect(), total, next })
+        let contexts = found.into_iter().map(|(_, context)| context).collect();
+        let is_partial = budget.is_exceeded();
+        self.metrics.partial_searches.inc_by(u64::from(is_partial));
+        Ok(SearchPage { contexts, total, next, is_partial })
     }
 
     /// The first matches of one shard, one more than the limit, and how many there are in all.
@@ -86,17 +102,22 @@ impl Indexer {
         request: &SearchRequest,
         environment: EnvironmentPrefix,
         kinds: &Arc<[String]>,
+        cutoff: i64,
+        budget: &Budget,
     ) -> Result<(Vec<(Place, FoundContext)>, u64)> {
         let reader = shard.reader()?;
         let searcher = reader.searcher();
-        let cutoff = self.cutoff();
-        let compiled = compile(&request.filter, environment, kinds, reader.fields().terms);
+        let terms = reader.fields().terms;
+        let ground = Ground { environment, kinds, terms, has_term: &|term| reader.has_term(&searcher, term), budget };
+        let compiled = compile(&request.filter, ground);
         let by_version = request.filter.names_application();
-        let needs_version_time = by_version && request.sort != Sort::KindKey;
+        let needs_version_time = by_version && matches!(request.sort, Sort::OldestFirst | Sort::NewestFirst);
         let examine = (!compiled.is_exact || needs_version_time).then(|| examiner(&request.filter, kinds, cutoff));
         let collector = PageCollector {
             sort: request.sort,
+            time: Time::LastSeen,
             after: request.after.clone(),
+            with_after: false,
             count: request.limit + 1,
             cutoff,
             examine,
@@ -134,7 +155,7 @@ impl Indexer {
         let cutoff = self.cutoff();
         for shard in &self.shards {
             let Some(record) = shard.guarded("a look-up", || shard.reader()?.find(&identity))? else { continue };
-            if record.anonymous || record.last_seen < cutoff {
+            if !record.is_listed() || record.last_seen < cutoff {
                 return Ok(Vec::new());
             }
             let mut applications = record.applications.clone();
@@ -250,7 +271,7 @@ impl Indexer {
     }
 
     /// Contexts last seen before are past retention, microseconds.
-    fn cutoff(&self) -> i64 {
+    pub(crate) fn cutoff(&self) -> i64 {
         self.runtime.clock.now().saturating_sub(self.config.retention.get()).0
     }
 }

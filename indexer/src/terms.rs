@@ -9,26 +9,32 @@
 //! | `A` | | the context is listed |
 //! | `K` | kind, key (unfinished last) | identity; also of contexts that are not listed |
 //! | `k` | kind | contexts of this kind exist |
-//! | `x` | kind, pointer, `l` / `o` / `r` / `R` | attribute exists: a leaf / anything else; is held back: absent / present |
+//! | `x` | kind, pointer, `l` / `o` / `r` / `R` / `L` | attribute exists: a leaf / anything else; is held back: absent / present; is a text too long to stand in a term |
 //! | `v` | kind, pointer, text in lower case, tag, text as it stood if different | scalar value, or element of an array |
 //! | `w` | kind, pointer, `W` or `E`, hash | array or object, whole or as an element |
 //! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time |
 //! | `D` | kind, pointer, level, 8 sortable bytes | the same, of the span of 2^level seconds that holds the time |
 //! | `a` | application | some version is of this application |
 //! | `q` | word | the key or some text attribute has this word |
+//! | `L` | | the context was seen alone, so that it is an instance |
+//! | `I` | | the document is an instance of several parts; it has none of the above but `K` and `a` |
+//! | `n` | number of parts, 2 bytes | the instance has so many |
+//! | `j` | kind | the instance has a part of this kind |
+//! | `p` | kind, key | the instance has this part |
 //!
 //! Texts end with `00 01`, or with `00 02`, 16 bytes of hash and `00 01` if they were cut; a zero byte within is `00 FF`.
 //! So a text's term begins with any shorter text's bytes, no text runs into what follows, and order is kept.
 //! The encoding is part of the index format: a change needs a new `index::FORMAT`.
 
 use events::Environment;
+use events::context::canonical_parts;
 use hashbrown::HashSet;
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::attribute::{redacted, walk};
 use crate::filter::evaluate::for_each_word;
-use crate::filter::{FilterTime, canonical, fold_case, number_text};
+use crate::filter::{FilterTime, WORD_BYTES_MAX, canonical, fold_case, number_text};
 
 /// Bytes of a kind, pointer or application that stand in a term as they are.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -36,8 +42,6 @@ pub const NAME_BYTES_MAX: usize = 512;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Bytes of a text value that stand in a term as they are.
 pub const VALUE_BYTES_MAX: usize = 256;
-/// Bytes of a word.
-pub const WORD_BYTES_MAX: usize = 64;
 /// Attribute names of one context that look-ups list.
 pub const LISTED_NAMES_MAX: usize = 100;
 /// Terms of one context. What lies beyond is stored and shown, but not found.
@@ -55,6 +59,11 @@ pub mod family {
     pub const TIME_SPAN: u8 = b'D';
     pub const APPLICATION: u8 = b'a';
     pub const WORD: u8 = b'q';
+    pub const ALONE: u8 = b'L';
+    pub const INSTANCE: u8 = b'I';
+    pub const PART_COUNT: u8 = b'n';
+    pub const PART_KIND: u8 = b'j';
+    pub const PART: u8 = b'p';
 }
 
 /// Spans of time that have terms of their own, as powers of two of a second: 4.5 hours and 48 days. A range of times is
@@ -69,6 +78,14 @@ pub mod exists {
     pub const REDACTED: u8 = b'r';
     /// Listed as held back, but a value is known from another sighting.
     pub const REDACTED_KNOWN: u8 = b'R';
+    /// Beside one of the others: the value is a text that does not stand whole in a term.
+    pub const LONG_TEXT: u8 = b'L';
+}
+
+/// Whether a text does not stand whole in a term.
+fn is_long_text(text: &str) -> bool {
+    // No character grows to more than three times its bytes in lower case.
+    text.len() > VALUE_BYTES_MAX / 3 && fold_case(text).len().max(text.len()) > VALUE_BYTES_MAX
 }
 
 /// The tag of a value term: its type, and whether it is the whole value or an element of an array.
@@ -136,6 +153,30 @@ impl EnvironmentPrefix {
         self.family(family::IDENTITY).text(kind, NAME_BYTES_MAX).text(key, KEY_BYTES_MAX).0
     }
 
+    /// The term of contexts that were seen alone.
+    pub fn alone(&self) -> Vec<u8> {
+        self.family(family::ALONE).0
+    }
+
+    /// The term of instances of several parts.
+    pub fn instance(&self) -> Vec<u8> {
+        self.family(family::INSTANCE).0
+    }
+
+    pub fn part_count(&self, parts: usize) -> Vec<u8> {
+        let mut term = self.family(family::PART_COUNT).0;
+        term.extend_from_slice(&u16::try_from(parts).unwrap_or(u16::MAX).to_be_bytes());
+        term
+    }
+
+    pub fn part_kind(&self, kind: &str) -> Vec<u8> {
+        self.family(family::PART_KIND).text(kind, NAME_BYTES_MAX).0
+    }
+
+    pub fn part(&self, kind: &str, key: &str) -> Vec<u8> {
+        self.family(family::PART).text(kind, NAME_BYTES_MAX).text(key, KEY_BYTES_MAX).0
+    }
+
     /// Start of the identities of `kind` whose key begins with `prefix`, and whether it had to be cut.
     pub fn identity_prefix(&self, kind: &str, prefix: &str) -> (Vec<u8>, bool) {
         let cut = cut_at(prefix, KEY_BYTES_MAX);
@@ -166,7 +207,7 @@ impl EnvironmentPrefix {
             Value::Number(number) => Some(scalar(Tag::NUMBER, &number_text(number))),
             Value::String(text) => {
                 let lower = fold_case(text);
-                let is_long = lower.len().max(text.len()) > VALUE_BYTES_MAX;
+                let is_long = is_long_text(text);
                 let mut term = scalar(if is_long { Tag::LONG_TEXT } else { Tag::TEXT }, &lower);
                 if is_long {
                     term.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
@@ -190,6 +231,11 @@ impl EnvironmentPrefix {
         let lower = fold_case(prefix);
         let cut = cut_at(&lower, VALUE_BYTES_MAX);
         (self.attribute(family::VALUE, kind, pointer).open_text(cut).0, cut.len() < lower.len())
+    }
+
+    /// How a text within a value term is written, so that it can be looked for there.
+    pub fn part_of_value(text: &str) -> Vec<u8> {
+        TermBytes(Vec::new()).open_text(&fold_case(text)).0
     }
 
     pub fn time(&self, kind: &str, pointer: &str, time: FilterTime) -> Vec<u8> {
@@ -368,6 +414,9 @@ pub fn of_context<'a>(
         listed_names += usize::from(is_leaf);
         let how = if is_leaf && listed_names <= LISTED_NAMES_MAX { exists::LEAF } else { exists::OTHER };
         add(environment.exists(kind, pointer, how));
+        if value.as_str().is_some_and(is_long_text) {
+            add(environment.exists(kind, pointer, exists::LONG_TEXT));
+        }
         environment.value(kind, pointer, value, false).into_iter().for_each(&mut add);
         let elements = match value {
             Value::Array(elements) => elements.as_slice(),
@@ -389,6 +438,22 @@ pub fn of_context<'a>(
     }
     for_each_word(key, context, &mut |word| add(environment.word(&word)));
     terms.into_iter().collect()
+}
+
+/// All terms of an instance of several parts. `canonical`: its key.
+pub fn of_instance<'a>(
+    environment: &EnvironmentPrefix,
+    kind: &str,
+    canonical: &str,
+    applications: impl Iterator<Item = &'a str>,
+) -> Vec<Vec<u8>> {
+    let parts = canonical_parts(canonical).unwrap_or_default();
+    let mut terms = vec![environment.identity(kind, canonical), environment.instance()];
+    terms.push(environment.part_count(parts.len()));
+    terms.extend(parts.iter().map(|(kind, _)| environment.part_kind(kind)));
+    terms.extend(parts.iter().map(|(kind, key)| environment.part(kind, key)));
+    terms.extend(applications.map(|application| environment.application(application)));
+    terms
 }
 
 #[cfg(test)]

@@ -27,7 +27,9 @@ fn scalar() -> impl Strategy<Value = Value> {
             "São Paulo",
             "a\u{0}b",
             "2026-01-15T00:00:00Z",
-            "1000"
+            "1000",
+            "Recife golden silver",
+            "straße İstanbul \u{212A}elvin",
         ])
         .prop_map(Value::from),
         prop::sample::select(vec![
@@ -39,6 +41,45 @@ fn scalar() -> impl Strategy<Value = Value> {
             json!(true),
             json!(false)
         ]),
+        // Texts that do not stand whole in a term, and words that are longer than counts.
+        (250_usize..260, prop::sample::select(vec!["", "Tail", "gold"]))
+            .prop_map(|(length, end)| { Value::from(format!("{}{end}", "Go".repeat(length / 2))) }),
+        (60_usize..70).prop_map(|length| Value::from("w".repeat(length))),
+    ]
+}
+
+/// What somebody may type after `q` or `contains`: parts, prefixes and misspelt forms of what is stored.
+fn typed() -> impl Strategy<Value = Value> {
+    let texts = vec![
+        "recife",
+        "recifr",
+        "rcife",
+        "gol",
+        "gold",
+        "glod",
+        "silver gold",
+        "silvr",
+        "istanbul",
+        "kelvin",
+        "STRASSE",
+        "stra",
+        "o",
+        "tail",
+        "2026",
+        "00z",
+        "u 1",
+        "",
+        "a\u{0}b",
+        "São",
+        "goldem sylver",
+        "wwww",
+        "é",
+        "paulo s",
+    ];
+    prop_oneof![
+        prop::sample::select(texts.clone()).prop_map(Value::from),
+        prop::collection::vec(prop::sample::select(texts), 0..3).prop_map(Value::from),
+        (58_usize..70).prop_map(|length| Value::from("w".repeat(length))),
     ]
 }
 
@@ -55,13 +96,19 @@ fn value() -> impl Strategy<Value = Value> {
 fn context() -> impl Strategy<Value = Value> {
     let attributes = prop::collection::vec((prop::sample::select(NAMES.to_vec()), value()), 0..6);
     let key = prop::sample::select(vec!["u-1", "u-2", "U-1", "gold", "a:b%", "é/", "recife"]);
-    (prop::sample::select(KINDS.to_vec()), key, attributes).prop_map(|(kind, key, attributes)| {
-        let mut context = Map::new();
-        context.insert("kind".into(), kind.into());
-        context.insert("key".into(), key.into());
-        context.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
-        Value::Object(context)
-    })
+    let is_private = prop::bool::weighted(0.2);
+    (prop::sample::select(KINDS.to_vec()), key, attributes, is_private).prop_map(
+        |(kind, key, attributes, is_private)| {
+            let mut context = Map::new();
+            context.insert("kind".into(), kind.into());
+            context.insert("key".into(), key.into());
+            context.extend(attributes.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            if is_private {
+                context.insert("_meta".into(), json!({"redactedAttributes": ["/plan", "/deep/city"]}));
+            }
+            Value::Object(context)
+        },
+    )
 }
 
 fn field() -> impl Strategy<Value = String> {
@@ -110,7 +157,11 @@ fn predicate() -> impl Strategy<Value = String> {
         1 => Just(json!("recifr gold")),
         1 => prop::sample::select(KINDS.to_vec()).prop_map(Value::from),
     ];
-    (field(), operator, given).prop_map(|(field, operator, given)| format!("{} {operator} {given}", Value::from(field)))
+    let any = (field(), operator, given).prop_map(|(field, operator, given)| (field, operator, given));
+    let words = typed().prop_map(|given| ("q".to_owned(), "equals", given));
+    let parts = (field(), typed()).prop_map(|(field, given)| (field, "contains", given));
+    prop_oneof![4 => any, 1 => words, 1 => parts]
+        .prop_map(|(field, operator, given)| format!("{} {operator} {given}", Value::from(field)))
 }
 
 fn filter() -> impl Strategy<Value = String> {

@@ -8,7 +8,7 @@ use axum::body::Body;
 use common::{BASE, Flow, READER, SEARCH, Seen, WRITER, ago, environment, form, get, keys, new_log, post, until};
 use events::Environment;
 use http::{Request, StatusCode};
-use indexer::api::Generation;
+use indexer::api::{Generation, RateLimits};
 use indexer::check_data::check_data;
 use serde_json::{Map, Value, json};
 
@@ -446,6 +446,119 @@ async fn headers_of_versions_methods_and_origins() {
     assert!(headers["access-control-allow-headers"].to_str().unwrap().contains("LD-API-Version"));
     let overridden = Request::post(SEARCH).header("authorization", WRITER).header("X-HTTP-Method-Override", "DELETE");
     assert_eq!(flow.call(overridden.body(Body::empty()).unwrap()).await.0, StatusCode::METHOD_NOT_ALLOWED);
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_post_acts_as_the_method_that_its_header_names() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = with_check_data(dir.path()).await;
+    let user = "/api/v2/users/shop/prod/u-bo";
+    let post = |path: &str, token: &str, method: &str, body: &str| {
+        let request = Request::post(path).header("authorization", token).header("X-HTTP-Method-Override", method);
+        request.body(Body::from(body.to_owned())).unwrap()
+    };
+    assert_eq!(flow.call(post(user, READER, "DELETE", "")).await.0, StatusCode::FORBIDDEN);
+    assert_eq!(flow.call(post(user, WRITER, "SPLICE", "")).await.0, StatusCode::BAD_REQUEST);
+    assert_eq!(flow.call(post(user, WRITER, "delete", "")).await.0, StatusCode::NO_CONTENT);
+    flow.caught_up().await;
+    assert_eq!(flow.get(user).await.0, StatusCode::NOT_FOUND);
+    let kind = "/api/v2/projects/shop/context-kinds/org";
+    assert_eq!(flow.call(post(kind, WRITER, "PUT", r#"{"name":"Company"}"#)).await.0, StatusCode::OK);
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_of_requests_are_told_and_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let limits = RateLimits { global: 0, route: 3 };
+    let flow = Flow::start_limited(dir.path(), new_log(), limits);
+    // A window may end between two of these requests, but not twice.
+    let mut refused = None;
+    for _ in 0..7 {
+        let (status, headers, body) = flow.call_whole(get(SEARCH)).await;
+        assert!(headers.contains_key("x-ratelimit-reset") && headers.contains_key("x-ratelimit-route-remaining"));
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            refused = Some((headers, body));
+            break;
+        }
+        assert_eq!(status, StatusCode::OK);
+    }
+    let (headers, body) = refused.unwrap();
+    assert_eq!(
+        (body["code"].as_str().unwrap(), &headers["x-ratelimit-route-remaining"]),
+        ("rate_limited", &"0".parse().unwrap())
+    );
+    assert!((1..=10).contains(&headers["retry-after"].to_str().unwrap().parse::<i32>().unwrap()));
+    assert_eq!(flow.get(&format!("{BASE}/context-attributes")).await.0, StatusCode::OK, "another route");
+    flow.stop().await;
+}
+
+/// What the description requires of an answer is there, and what is there is of the type that it names.
+fn fits(document: &Value, schema: &Value, value: &Value, at: &str) {
+    let schema = match schema["$ref"].as_str() {
+        Some(name) => document.pointer(name.strip_prefix('#').unwrap()).unwrap(),
+        None => schema,
+    };
+    match schema["type"].as_str() {
+        Some("object") => {
+            let members = value.as_object().unwrap_or_else(|| panic!("{at}: {value} is no object"));
+            for name in schema["required"].as_array().into_iter().flatten() {
+                assert!(members.contains_key(name.as_str().unwrap()), "{at} lacks {name}: {value}");
+            }
+            for (name, member) in members {
+                let described = schema["properties"].get(name).or_else(|| schema.get("additionalProperties"));
+                let described = described.unwrap_or_else(|| panic!("{at}.{name} is not described"));
+                if described.is_object() {
+                    fits(document, described, member, &format!("{at}.{name}"));
+                }
+            }
+        }
+        Some("array") => {
+            let items = value.as_array().unwrap_or_else(|| panic!("{at}: {value} is no list"));
+            items.iter().for_each(|item| fits(document, &schema["items"], item, at));
+        }
+        Some("string") => assert!(value.is_string(), "{at}: {value}"),
+        Some("integer") => assert!(value.is_i64(), "{at}: {value}"),
+        Some("boolean") => assert!(value.is_boolean(), "{at}: {value}"),
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_are_as_the_description_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = with_check_data(dir.path()).await;
+    let open = Request::get("/api/v2/openapi.json").body(Body::empty()).unwrap();
+    let (status, document) = flow.call(open).await;
+    assert_eq!(status, StatusCode::OK, "no token is needed");
+    let mut described = 0;
+    for (pattern, item) in document["paths"].as_object().unwrap() {
+        let Some(schema) = item["get"].pointer("/responses/200/content/application~1json/schema") else { continue };
+        let mut path = pattern.clone();
+        for (place, text) in [
+            ("{project}", "shop"),
+            ("{environment}", "prod"),
+            ("{kind}", "user"),
+            ("{key}", "u-ana"),
+            ("{userKey}", "u-ana"),
+            ("{id}", "user%3Au-ana"),
+            ("{attributeName}", "plan"),
+        ] {
+            path = path.replace(place, text);
+        }
+        if path.ends_with("openapi.json") {
+            continue;
+        }
+        let query = if path.ends_with("context-kinds") { "?expand=environmentObservations" } else { "?limit=1" };
+        let (status, answer) = flow.get(&format!("{path}{query}")).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {answer}");
+        fits(&document, schema, &answer, pattern);
+        described += 1;
+    }
+    assert!(described >= 10, "{described}");
+    let (_, refused) = flow.get(&format!("{BASE}/contexts/search?limit=0")).await;
+    fits(&document, &json!({"$ref": "#/components/schemas/Error"}), &refused, "error");
     flow.stop().await;
 }
 

@@ -23,7 +23,7 @@ use indexer::table::{StateTable, States, TableBatch, TableChange, TableError, Ta
 use indexer::{Beyond, SnapshotStore};
 use parking_lot::Mutex;
 use runtime::DurationText;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// A table in memory that can be slow and can fail.
 #[derive(Default)]
@@ -131,6 +131,8 @@ fn of_all_sorts() -> Vec<Seen> {
     seen.push(user(5, "gold", 300).key_only());
     seen.push(Seen::context(&json!({"kind": "device", "key": "known by its key"}), ago(200)).key_only());
     seen.push(Seen::context(&json!({"kind": "user", "key": "hidden", "anonymous": true, "plan": "gold"}), ago(100)));
+    seen.extend(Seen::together(&[("org", "lagoa"), ("user", "u001")], ago(90)));
+    seen.extend(Seen::together(&[("org", "lagoa"), ("user", "u002")], ago(80)).into_iter().map(|part| part.by("web")));
     seen.push(user(0, "bronze", 50).in_environment(events::Environment::new("shop", "test")));
     seen
 }
@@ -165,6 +167,65 @@ async fn lost_index_comes_back_whole_though_the_log_has_forgotten() {
     flow.see(&[Seen::context(&json!({"kind": "user", "key": "hidden"}), ago(1)).key_only()]).await;
     assert!(flow.search("key equals hidden").await.is_empty());
     covered(&flow).await;
+    flow.stop().await;
+}
+
+/// Writes into the commits of all shards that they are of the format before.
+fn make_older(dir: &std::path::Path) {
+    for partition in 0..PARTITIONS {
+        let path = dir.join(partition.to_string()).join("meta.json");
+        let mut meta: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let mut payload: Value = serde_json::from_str(meta["payload"].as_str().unwrap()).unwrap();
+        payload["format"] = (payload["format"].as_u64().unwrap() - 1).into();
+        meta["payload"] = payload.to_string().into();
+        std::fs::write(&path, meta.to_string()).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn index_of_an_older_format_comes_back_from_the_table() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    forget(&flow.log);
+    flow.see(&[user(7, "late", 10)]).await;
+    let before = whole_answer(&flow).await;
+    let log = flow.log.clone();
+    flow.stop().await;
+    make_older(dir.path());
+    let flow = start(dir.path(), log, &table);
+    until(|| !flow.indexer.is_rebuilding()).await;
+    flow.caught_up().await;
+    assert!(flow.indexer.status().shards.iter().all(|shard| shard.rebuilds == 1));
+    assert_eq!(whole_answer(&flow).await, before);
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_deleted_stays_so_in_an_index_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    for path in ["/context-instances/org%3Alagoa%3Auser%3Au001", "/context-instances/user%3Au007"] {
+        assert_eq!(flow.call(common::delete(&format!("{}{path}", common::BASE))).await.0, StatusCode::NO_CONTENT);
+    }
+    let user_path = "/api/v2/users/shop/prod/u005";
+    assert_eq!(flow.call(common::delete(user_path)).await.0, StatusCode::NO_CONTENT);
+    covered(&flow).await;
+    forget(&flow.log);
+    let before = whole_answer(&flow).await;
+    assert_eq!(flow.search("key equals u007|key equals u005|key equals u001").await, ["u001"]);
+    let log = flow.log.clone();
+    flow.stop().await;
+    std::fs::remove_dir_all(dir.path()).unwrap();
+    let flow = start(dir.path(), log, &table);
+    until(|| !flow.indexer.is_rebuilding()).await;
+    flow.caught_up().await;
+    assert_eq!(whole_answer(&flow).await, before);
     flow.stop().await;
 }
 

@@ -11,9 +11,9 @@ use toml::{Table, Value};
 use super::{Settings, mask};
 
 /// Sections and lists of the tree; the scalars at the top are `TOP`.
-pub const SECTIONS: &[&str] = &["log", "storage", "ingest", "compactor", "indexer"];
+pub const SECTIONS: &[&str] = &["log", "storage", "ingest", "compactor", "indexer", "api_rate_limit"];
 pub const LISTS: &[&str] = &["environments", "api_tokens"];
-const TOP: &[&str] = &["listen", "data_dir"];
+const TOP: &[&str] = &["listen", "data_dir", "api_generation"];
 
 /// Sections that the names of are taken, with the reason why they are refused.
 const RESERVED: &[(&str, &str)] =
@@ -147,7 +147,8 @@ fn in_section(section: &str, key: &str, value: &Value) -> Result<(), String> {
         "storage" => one_key::<compactor::StorageConfig>(key, value),
         "ingest" => one_key::<ingest::Config>(key, value),
         "compactor" => one_key::<compactor::Config>(key, value),
-        _ => one_key::<indexer::Config>(key, value),
+        "indexer" => one_key::<indexer::Config>(key, value),
+        _ => one_key::<indexer::api::RateLimits>(key, value),
     }
 }
 

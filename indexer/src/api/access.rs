@@ -2,12 +2,16 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use eventlog::LogWriter;
 use events::environment::Environments;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
+
+use super::rates::RateLimits;
 
 /// What a token allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,13 +49,26 @@ pub enum Generation {
 }
 
 /// Who may ask for what.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct ApiAccess {
     pub environments: Environments,
     pub tokens: Vec<ApiToken>,
     pub generation: Generation,
     /// Where what people say of context kinds is kept; None: in memory alone.
     pub kinds_file: Option<PathBuf>,
+    pub rate_limits: RateLimits,
+    /// Where wishes to forget go; None: this process cannot delete.
+    pub log: Option<Arc<dyn LogWriter>>,
+}
+
+impl fmt::Debug for ApiAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tokens = self.tokens.len();
+        f.debug_struct("ApiAccess")
+            .field("generation", &self.generation)
+            .field("tokens", &tokens)
+            .finish_non_exhaustive()
+    }
 }
 
 impl ApiAccess {

@@ -52,6 +52,9 @@ pub struct Contexts {
     pub total_count: Option<i32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub continuation_token: Option<String>,
+    /// Ours: the search reached its budget, so there may be more matches than these. Left out where it is not so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     pub items: Vec<ContextItem>,
     #[serde(rename = "_links")]
     pub links: PageLinks,
@@ -139,6 +142,36 @@ pub fn query_string(parameters: &[(&str, &str)]) -> String {
     pairs.join("&")
 }
 
+/// A request that was served.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub body: Vec<u8>,
+    /// A search reached its budget: there may be more matches.
+    pub is_partial: bool,
+}
+
+impl Answer {
+    pub const NO_CONTENT: Self = Self { status: StatusCode::NO_CONTENT, body: Vec::new(), is_partial: false };
+
+    pub fn ok<T: Serialize>(answer: &T) -> Self {
+        Self { status: StatusCode::OK, body: to_json(answer), is_partial: false }
+    }
+
+    pub fn partial_if(self, is_partial: bool) -> Self {
+        Self { is_partial, ..self }
+    }
+
+    pub fn into_response(self) -> Response {
+        if self.status == StatusCode::NO_CONTENT {
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = self.status;
+            return response;
+        }
+        json(self.status, self.body)
+    }
+}
+
 pub fn to_json<T: Serialize>(answer: &T) -> Vec<u8> {
     serde_json::to_vec(answer).expect("answers have text keys and finite numbers")
 }
@@ -190,6 +223,15 @@ impl Problem {
 
     pub fn method_not_allowed() -> Self {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", "this route has no such method")
+    }
+
+    pub fn rate_limited() -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests in ten seconds, try again later")
+    }
+
+    /// What only the server's log shall say.
+    pub fn with_detail(self, detail: String) -> Self {
+        Self { detail: Some(detail), ..self }
     }
 
     pub fn unavailable(message: &str) -> Self {

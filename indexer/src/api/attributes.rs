@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::access::Generation;
 use super::answers::{
-    AttributeName, AttributeNames, AttributeValue, AttributeValues, NamesOfKind, Problem, ValuesOfKind, saturated,
-    to_json,
+    Answer, AttributeName, AttributeNames, AttributeValue, AttributeValues, NamesOfKind, Problem, ValuesOfKind,
+    saturated,
 };
 use super::params::Params;
 use super::{Api, Call};
@@ -22,12 +22,12 @@ const NAMES_DEFAULT: usize = 100;
 const VALUES_DEFAULT: usize = 50;
 
 impl Api {
-    pub(super) async fn attribute_names(&self, call: &Call<'_>) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn attribute_names(&self, call: &Call<'_>) -> Result<Answer, Problem> {
         let params = Params::from_query(call.query)?;
         let limit = params.limit(NAMES_DEFAULT, LIMIT_MAX)?;
         let narrowed = Narrowed::parse(params.filter_text(), "name", |field| *field == Field::Name)?;
         if narrowed.is_void {
-            return Ok(to_json(&AttributeNames { items: Vec::new() }));
+            return Ok(Answer::ok(&AttributeNames { items: Vec::new() }));
         }
         let environment = call.environment.clone();
         let names = self
@@ -50,10 +50,10 @@ impl Api {
                 NamesOfKind { kind, names }
             })
             .collect();
-        Ok(to_json(&AttributeNames { items }))
+        Ok(Answer::ok(&AttributeNames { items }))
     }
 
-    pub(super) async fn attribute_values(&self, call: &Call<'_>, name: String) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn attribute_values(&self, call: &Call<'_>, name: String) -> Result<Answer, Problem> {
         let params = Params::from_query(call.query)?;
         let limit = params.limit(VALUES_DEFAULT, LIMIT_MAX)?;
         let is_value = |field: &Field| matches!(field, Field::Attribute(name) if name == "value");
@@ -62,7 +62,7 @@ impl Api {
             return Err(Problem::invalid("filter: kind equals <kind> is required"));
         }
         if narrowed.is_void {
-            return Ok(to_json(&AttributeValues { items: Vec::new() }));
+            return Ok(Answer::ok(&AttributeValues { items: Vec::new() }));
         }
         let environment = call.environment.clone();
         let path = AttributePath::parse(&name);
@@ -76,7 +76,7 @@ impl Api {
             .into_iter()
             .map(|(kind, values)| ValuesOfKind { kind, values: values.into_iter().map(value).collect() })
             .collect();
-        Ok(to_json(&AttributeValues { items }))
+        Ok(Answer::ok(&AttributeValues { items }))
     }
 }
 

@@ -5,8 +5,8 @@
 use events::Environment;
 
 use super::answers::{
-    ContextItem, ContextLinks, Contexts, Link, PageLinks, Problem, path_segment, query_string, rfc3339, saturated,
-    to_json,
+    Answer, ContextItem, ContextLinks, Contexts, Link, PageLinks, Problem, path_segment, query_string, rfc3339,
+    saturated,
 };
 use super::params::Params;
 use super::{Api, Call};
@@ -20,22 +20,17 @@ const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 50;
 
 impl Api {
-    pub(super) async fn search(&self, call: &Call<'_>, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn search(&self, call: &Call<'_>, body: &[u8]) -> Result<Answer, Problem> {
         let params = Params::from_query(call.query)?.with_body(body)?;
-        let asked = Asked::new(call, params, self, &[])?;
-        let request = SearchRequest {
-            environment: call.environment.clone(),
-            filter: asked.filter.clone(),
-            sort: asked.sort.unwrap_or_default(),
-            limit: asked.limit,
-            after: asked.after.clone(),
-        };
+        let asked = Asked::new(call, params, self, Subject::Contexts, &[])?;
+        let request = asked.request(call);
         let page = self.blocking(move |indexer| indexer.search(&request)).await?;
-        Ok(asked.answer(call, page.contexts, page.total, page.next))
+        let answer = answer(&asked, call, page.contexts, page.total, page.next, page.is_partial);
+        Ok(Answer::ok(&answer).partial_if(page.is_partial))
     }
 
-    pub(super) async fn versions(&self, call: &Call<'_>, kind: String, key: String) -> Result<Vec<u8>, Problem> {
-        let asked = Asked::new(call, Params::from_query(call.query)?, self, &[&kind, &key])?;
+    pub(super) async fn versions(&self, call: &Call<'_>, kind: String, key: String) -> Result<Answer, Problem> {
+        let asked = Asked::new(call, Params::from_query(call.query)?, self, Subject::Contexts, &[&kind, &key])?;
         if let Some(other) = asked.filter.predicates().iter().find(|predicate| predicate.field != Field::Application) {
             return Err(FilterError::new(other.at, "only applicationId may be named here").into());
         }
@@ -50,21 +45,33 @@ impl Api {
             };
             matches(&asked.filter, &candidate, &|_| false)
         });
-        let sort = asked.sort.unwrap_or(Sort::NewestFirst);
-        versions.sort_by_cached_key(|version| version.version_place(sort));
-        let total = versions.len() as u64;
-        if let Some(after) = &asked.after {
-            versions.retain(|version| version.version_place(sort) > *after);
-        }
-        let next = (versions.len() > asked.limit).then(|| versions[asked.limit - 1].version_place(sort));
-        versions.truncate(asked.limit);
-        Ok(asked.answer(call, versions, total, next))
+        let (versions, total, next) = asked.page_of(versions, FoundContext::version_place);
+        Ok(Answer::ok(&answer(&asked, call, versions, total, next, false)))
     }
 }
 
-/// Checked parameters.
-struct Asked {
-    filter: Filter,
+fn answer(
+    asked: &Asked,
+    call: &Call<'_>,
+    found: Vec<FoundContext>,
+    total: u64,
+    next: Option<Place>,
+    is_partial: bool,
+) -> Contexts {
+    let (continuation_token, links) = asked.links(call, next);
+    Contexts {
+        environment_id: call.environment.id(),
+        total_count: asked.total_count(total),
+        continuation_token,
+        is_partial,
+        items: found.into_iter().map(|context| context_item(call.environment, context)).collect(),
+        links,
+    }
+}
+
+/// Checked parameters of a search or of a list of versions.
+pub(super) struct Asked {
+    pub filter: Filter,
     filter_text: String,
     sort: Option<Sort>,
     limit: usize,
@@ -76,8 +83,14 @@ struct Asked {
 
 impl Asked {
     /// `bound_to`: what the order of records depends on beside environment, filter and sort.
-    fn new(call: &Call<'_>, params: Params, api: &Api, bound_to: &[&str]) -> Result<Self, Problem> {
-        let filter = Filter::parse(params.filter_text(), Subject::Contexts)?;
+    pub fn new(
+        call: &Call<'_>,
+        params: Params,
+        api: &Api,
+        subject: Subject,
+        bound_to: &[&str],
+    ) -> Result<Self, Problem> {
+        let filter = Filter::parse(params.filter_text(), subject)?;
         let sort = params.sort(api.access.generation)?;
         let filter_text = params.filter_text().trim().to_owned();
         let sort_name = sort.and_then(Sort::name).unwrap_or_default();
@@ -96,20 +109,46 @@ impl Asked {
         })
     }
 
-    fn answer(&self, call: &Call<'_>, found: Vec<FoundContext>, total: u64, next: Option<Place>) -> Vec<u8> {
-        let continuation_token = next.map(|place| token::write(&place, self.binding));
+    pub fn request(&self, call: &Call<'_>) -> SearchRequest {
+        SearchRequest {
+            environment: call.environment.clone(),
+            filter: self.filter.clone(),
+            sort: self.sort.unwrap_or_default(),
+            limit: self.limit,
+            after: self.after.clone(),
+        }
+    }
+
+    /// The page of `versions` that is asked for, how many there are in all, and the place of its last one if there are more.
+    /// Newest first where no order is asked for.
+    pub fn page_of<V>(
+        &self,
+        mut versions: Vec<V>,
+        place_of: impl Fn(&V, Sort) -> Place,
+    ) -> (Vec<V>, u64, Option<Place>) {
+        let sort = self.sort.unwrap_or(Sort::NewestFirst);
+        versions.sort_by_cached_key(|version| place_of(version, sort));
+        let total = versions.len() as u64;
+        if let Some(after) = &self.after {
+            versions.retain(|version| place_of(version, sort) > *after);
+        }
+        let next = (versions.len() > self.limit).then(|| place_of(&versions[self.limit - 1], sort));
+        versions.truncate(self.limit);
+        (versions, total, next)
+    }
+
+    pub fn total_count(&self, total: u64) -> Option<i32> {
+        self.include_total_count.then(|| saturated(total))
+    }
+
+    /// The token of the next page, and the links of this one.
+    pub fn links(&self, call: &Call<'_>, next: Option<Place>) -> (Option<String>, PageLinks) {
+        let token = next.map(|place| token::write(&place, self.binding));
         let links = PageLinks {
             itself: Link::json(self.href(call, self.token.as_deref())),
-            next: continuation_token.as_deref().map(|token| Link::json(self.href(call, Some(token)))),
+            next: token.as_deref().map(|token| Link::json(self.href(call, Some(token)))),
         };
-        let answer = Contexts {
-            environment_id: call.environment.id(),
-            total_count: self.include_total_count.then(|| saturated(total)),
-            continuation_token,
-            items: found.into_iter().map(|context| context_item(call.environment, context)).collect(),
-            links,
-        };
-        to_json(&answer)
+        (token, links)
     }
 
     /// The same question, with all parameters in the query whichever way they came.

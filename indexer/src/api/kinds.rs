@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
 use super::Api;
-use super::answers::{Link, Problem, path_segment, to_json};
+use super::answers::{Answer, Link, Problem, path_segment, to_json};
 use crate::filter::{Expr, Field, Filter, Predicate, Test};
 use crate::page::Sort;
 use crate::search::SearchRequest;
@@ -242,7 +242,7 @@ impl Api {
         if environments.is_empty() { Err(Problem::not_found("there is no such project")) } else { Ok(environments) }
     }
 
-    pub(super) async fn context_kinds(&self, project: &str, path: &str, query: &str) -> Result<Vec<u8>, Problem> {
+    pub(super) async fn context_kinds(&self, project: &str, path: &str, query: &str) -> Result<Answer, Problem> {
         let environments = self.environments_of(project)?;
         let is_expanded = query.split('&').any(|pair| pair == "expand=environmentObservations");
         let seen = self.blocking(move |indexer| observations(indexer, &environments)).await?;
@@ -266,10 +266,10 @@ impl Api {
             item
         };
         let items: Vec<Value> = kinds.into_iter().map(item).collect();
-        Ok(to_json(&json!({"items": items, "_links": {"self": Link::json(path.to_owned())}})))
+        Ok(Answer::ok(&json!({"items": items, "_links": {"self": Link::json(path.to_owned())}})))
     }
 
-    pub(super) fn upsert_kind(&self, project: &str, key: &str, body: &[u8]) -> Result<Vec<u8>, Problem> {
+    pub(super) fn upsert_kind(&self, project: &str, key: &str, body: &[u8]) -> Result<Answer, Problem> {
         self.environments_of(project)?;
         if !is_valid_kind(key) {
             return Err(Problem::invalid(
@@ -279,7 +279,7 @@ impl Api {
         let wanted = Wanted::parse(body)?;
         self.kinds.upsert(project, key, &wanted, self.indexer.runtime().clock.now())?;
         let href = format!("/api/v2/projects/{}/context-kinds", path_segment(project));
-        Ok(to_json(&json!({"status": "success", "_links": {"self": Link::json(href)}})))
+        Ok(Answer::ok(&json!({"status": "success", "_links": {"self": Link::json(href)}})))
     }
 }
 

@@ -3,6 +3,8 @@
 //! Unknown ones are ignored, a repeated known one is refused, and the four of a search come from one place only.
 //! Source: context-search-api sections 2.1 and 4.1.
 
+use std::collections::HashMap;
+
 use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
 
@@ -41,14 +43,10 @@ impl Params {
     /// Reads a query string.
     pub fn from_query(query: &str) -> Result<Self> {
         let mut params = Self::default();
-        for pair in query.split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let Ok(name) = decoded(name) else { continue };
-            let Some(slot) = KNOWN.contains(&name.as_str()).then(|| params.slot(&name)).flatten() else { continue };
-            if slot.is_some() {
-                return Err(Problem::invalid(format!("{name}: given twice")));
+        for (name, value) in unique_params(query, &KNOWN)? {
+            if let Some(slot) = params.slot(name) {
+                *slot = Some(value);
             }
-            *slot = Some(decoded(value).map_err(|()| Problem::invalid(format!("{name}: no UTF-8 text")))?);
         }
         Ok(params)
     }
@@ -83,16 +81,7 @@ impl Params {
 
     /// The limit: `default` if absent, cut to `most`.
     pub fn limit(&self, default: usize, most: usize) -> Result<usize> {
-        let Some(text) = &self.limit else { return Ok(default) };
-        let digits = text.strip_prefix('+').unwrap_or(text);
-        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(Problem::invalid("limit: expected an integer of at least 1"));
-        }
-        // More digits than a number holds are still more than the most.
-        match digits.parse().unwrap_or(usize::MAX) {
-            0 => Err(Problem::invalid("limit: expected an integer of at least 1")),
-            limit => Ok(limit.min(most)),
-        }
+        limit_of("limit", self.limit.as_deref(), default, most)
     }
 
     pub fn sort(&self, generation: Generation) -> Result<Option<Sort>> {
@@ -119,6 +108,40 @@ impl Params {
     pub fn filter_text(&self) -> &str {
         self.filter.as_deref().unwrap_or_default()
     }
+}
+
+/// A count that is at least 1: `default` if absent, cut to `most`.
+pub fn limit_of(name: &str, text: Option<&str>, default: usize, most: usize) -> Result<usize> {
+    let Some(text) = text else { return Ok(default) };
+    let refused = || Problem::invalid(format!("{name}: expected an integer of at least 1"));
+    let digits = text.strip_prefix('+').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(refused());
+    }
+    // More digits than a number holds are still more than the most.
+    match digits.parse().unwrap_or(usize::MAX) {
+        0 => Err(refused()),
+        limit => Ok(limit.min(most)),
+    }
+}
+
+/// The parameters of a query that are `known`. Others are ignored.
+///
+/// # Errors
+/// If a known one is given twice or is no UTF-8 text.
+pub fn unique_params(query: &str, known: &[&'static str]) -> Result<HashMap<&'static str, String>> {
+    let mut params = HashMap::new();
+    for pair in query.split('&') {
+        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let Some(name) = decoded(name).ok().and_then(|name| known.iter().find(|known| **known == name).copied()) else {
+            continue;
+        };
+        let value = decoded(value).map_err(|()| Problem::invalid(format!("{name}: no UTF-8 text")))?;
+        if params.insert(name, value).is_some() {
+            return Err(Problem::invalid(format!("{name}: given twice")));
+        }
+    }
+    Ok(params)
 }
 
 fn decoded(text: &str) -> std::result::Result<String, ()> {

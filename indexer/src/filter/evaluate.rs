@@ -5,11 +5,11 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use events::context::canonical_key;
+use events::context::{canonical_key, canonical_parts};
 use serde_json::{Map, Value};
 
-use super::{Expr, Field, Filter, FilterTime, Predicate, Scope, Test, fold_case, same, words};
-use crate::attribute::{AttributePath, walk};
+use super::{Expr, FORGIVING_LETTERS_MAX, Field, Filter, FilterTime, Predicate, Scope, Test, fold_case, same, words};
+use crate::attribute::{AttributePath, redacted, walk};
 
 /// What a filter is tested on: one version of one context.
 #[derive(Clone, Copy, Debug)]
@@ -39,6 +39,36 @@ fn holds(expr: &Expr, candidate: &Candidate<'_>, is_stored_kind: &dyn Fn(&str) -
     }
 }
 
+/// What a filter of instances is tested on: one version of a combination.
+#[derive(Clone, Copy, Debug)]
+pub struct InstanceCandidate<'a> {
+    /// Canonical key of its parts that are not anonymous.
+    pub canonical: &'a str,
+    pub application: Option<&'a str>,
+}
+
+/// Whether a version of an instance matches.
+pub fn instance_matches(filter: &Filter, candidate: &InstanceCandidate<'_>) -> bool {
+    let parts = canonical_parts(candidate.canonical).unwrap_or_default();
+    let kinds: Vec<String> = parts.iter().map(|(kind, _)| kind.clone()).collect();
+    let kind_keys: Vec<String> = parts.iter().map(|(kind, key)| format!("{kind}:{key}")).collect();
+    fn all(expr: &Expr, holds: &dyn Fn(&Predicate) -> bool) -> bool {
+        match expr {
+            Expr::And(parts) => parts.iter().all(|part| all(part, holds)),
+            Expr::Or(parts) => parts.iter().any(|part| all(part, holds)),
+            Expr::Is(predicate) => holds(predicate),
+        }
+    }
+    let holds = |predicate: &Predicate| match &predicate.field {
+        Field::Id => value_passes(Some(&URL_SAFE_NO_PAD.encode(candidate.canonical).into()), &predicate.test),
+        Field::Application => value_passes(candidate.application.map(Value::from).as_ref(), &predicate.test),
+        Field::Kinds => set_passes(&kinds, &predicate.test),
+        Field::KindKeys => set_passes(&kind_keys, &predicate.test),
+        _ => false,
+    };
+    filter.root.as_ref().is_none_or(|root| all(root, &holds))
+}
+
 fn predicate_holds(predicate: &Predicate, candidate: &Candidate<'_>, is_stored_kind: &dyn Fn(&str) -> bool) -> bool {
     let own = |text: &str| Value::String(text.to_owned());
     let kind_key = || format!("{}:{}", candidate.kind, candidate.key);
@@ -53,10 +83,14 @@ fn predicate_holds(predicate: &Predicate, candidate: &Candidate<'_>, is_stored_k
         Field::KindKey => value_passes(Some(&own(&kind_key())), test),
         Field::Id => value_passes(Some(&own(&context_id(candidate.kind, candidate.key))), test),
         Field::Application => value_passes(candidate.application.map(own).as_ref(), test),
-        Field::Kinds => set_passes(candidate.kind, test),
-        Field::KindKeys => set_passes(&kind_key(), test),
+        Field::Kinds => set_passes(&[candidate.kind.to_owned()], test),
+        Field::KindKeys => set_passes(&[kind_key()], test),
         Field::Text => match test {
             Test::Words(texts) => texts.iter().any(|text| has_words(candidate, text)),
+            _ => false,
+        },
+        Field::UserText => match test {
+            Test::Words(texts) => texts.iter().any(|text| has_user_words(candidate, text)),
             _ => false,
         },
         Field::Name => value_passes(AttributePath::parse("name").get(candidate.context), test),
@@ -87,9 +121,11 @@ fn present_value_passes(stored: &Value, test: &Test) -> bool {
         Test::Equals(given) => same(stored, given),
         Test::EqualsOneOf(given) => given.iter().any(|given| same(stored, given)),
         Test::AnyOf(given) => elements.iter().any(|element| given.iter().any(|given| same(element, given))),
-        Test::Contains(given) => {
-            stored.is_array() && given.iter().all(|given| elements.iter().any(|element| same(element, given)))
-        }
+        Test::Contains(given) => match stored {
+            Value::Array(_) => given.iter().all(|given| elements.iter().any(|element| same(element, given))),
+            Value::String(text) => text_contains(text, given),
+            _ => false,
+        },
         Test::StartsWith(prefix) => stored.as_str().is_some_and(|text| fold_case(text).starts_with(&fold_case(prefix))),
         Test::Before(limit) => any_time(&|time| time <= *limit),
         Test::After(limit) => any_time(&|time| time >= *limit),
@@ -97,11 +133,20 @@ fn present_value_passes(stored: &Value, test: &Test) -> bool {
     }
 }
 
-/// `kinds` and `kindKeys` of a context: sets with one member.
-fn set_passes(member: &str, test: &Test) -> bool {
-    let is_member = |given: &Value| given.as_str() == Some(member);
+/// Whether every given value is a part of the text, in any letter case. Nothing given is nothing contained.
+fn text_contains(text: &str, given: &[Value]) -> bool {
+    let folded = fold_case(text);
+    !given.is_empty()
+        && given.iter().all(|given| given.as_str().is_some_and(|given| folded.contains(&fold_case(given))))
+}
+
+/// `kinds` and `kindKeys`: of a context, sets with one member.
+fn set_passes(members: &[String], test: &Test) -> bool {
+    let is_member = |given: &Value| members.iter().any(|member| given.as_str() == Some(member));
     match test {
-        Test::Equals(Value::Array(given)) => !given.is_empty() && given.iter().all(is_member),
+        Test::Equals(Value::Array(given)) => {
+            given.iter().all(is_member) && members.iter().all(|member| given.iter().any(|given| given == member))
+        }
         Test::AnyOf(given) => given.iter().any(is_member),
         Test::Contains(given) => given.iter().all(is_member),
         _ => false,
@@ -114,7 +159,21 @@ fn has_words(candidate: &Candidate<'_>, wanted: &[String]) -> bool {
     wanted.iter().all(|wanted| present.iter().any(|word| word_matches(wanted, word)))
 }
 
-/// Calls `visit` with the words of the key and of all texts among the attributes.
+/// As [`has_words`], but only the words of what a legacy user is searched by count.
+fn has_user_words(candidate: &Candidate<'_>, wanted: &[String]) -> bool {
+    const SEARCHED: [&str; 4] = ["name", "firstName", "lastName", "email"];
+    let is_searched = |name: &str| SEARCHED.contains(&name) || name == "_meta";
+    let searched: Map<String, Value> = candidate
+        .context
+        .iter()
+        .filter(|(name, value)| is_searched(name) && (value.is_string() || value.is_object()))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
+    has_words(&Candidate { context: &searched, ..*candidate }, wanted)
+}
+
+/// Calls `visit` with the words of the key and of all texts among the attributes. What some sender holds back as private
+/// has none, also where a value of it is known from another.
 pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut impl FnMut(String)) {
     fn visit_value(value: &Value, visit: &mut impl FnMut(String)) {
         match value {
@@ -126,8 +185,13 @@ pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut
         }
     }
     words(key).for_each(&mut *visit);
+    let private: Vec<String> = redacted(context).iter().map(AttributePath::pointer).collect();
+    let is_within = |pointer: &str, outer: &String| {
+        pointer.strip_prefix(outer.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
     walk(context, &mut |pointer, value| {
-        if pointer != "/kind" && pointer != "/key" && !value.is_object() {
+        let is_searched = pointer != "/kind" && pointer != "/key" && !value.is_object();
+        if is_searched && !private.iter().any(|outer| is_within(pointer, outer)) {
             visit_value(value, visit);
         }
     });
@@ -138,7 +202,8 @@ pub(crate) fn forgiven_edits(word: &str) -> u8 {
     match word.chars().count() {
         ..4 => 0,
         4..8 => 1,
-        _ => 2,
+        8..=FORGIVING_LETTERS_MAX => 2,
+        _ => 0,
     }
 }
 

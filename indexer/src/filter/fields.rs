@@ -26,6 +26,8 @@ pub enum Field {
     KindKeys,
     /// `q`.
     Text,
+    /// Of legacy users: as `q`, but only key, names and e-mail are searched. No filter text names it.
+    UserText,
     /// The bare `name`: a text attribute of every kind.
     Name,
     /// Everything else, as written. [`Scope::of`] reads it, as that needs the stored kinds.
@@ -112,7 +114,7 @@ impl Field {
         match self {
             Self::Kind | Self::Key | Self::KindKey | Self::Id | Self::Application | Self::Name => FieldType::Text,
             Self::Kinds | Self::KindKeys => FieldType::TextList,
-            Self::Text => FieldType::FullText,
+            Self::Text | Self::UserText => FieldType::FullText,
             Self::Attribute(_) => FieldType::Any,
         }
     }
@@ -121,9 +123,9 @@ impl Field {
         match self {
             Self::Kind | Self::KindKey | Self::Id | Self::Application => &[Equals, NotEquals, AnyOf],
             Self::Key => &[Equals, NotEquals, AnyOf, StartsWith],
-            Self::Name => &[Equals, NotEquals, AnyOf, Exists, StartsWith],
+            Self::Name => &[Equals, NotEquals, AnyOf, Exists, StartsWith, Contains],
             Self::Kinds | Self::KindKeys => &[Equals, AnyOf, Contains],
-            Self::Text => &[Equals],
+            Self::Text | Self::UserText => &[Equals],
             Self::Attribute(_) => &[Equals, NotEquals, Exists, StartsWith, Before, After, AnyOf, Contains],
         }
     }

@@ -18,7 +18,7 @@ pub(super) fn parse(text: &str, subject: Subject) -> Result<Filter> {
         let message = format!("the text has {} bytes, at most {FILTER_BYTES_MAX} are allowed", text.len());
         return Err(FilterError::new(FILTER_BYTES_MAX, message));
     }
-    let mut parser = Parser { text, at: 0, depth: 0, predicates: 0, subject };
+    let mut parser = Parser { text, at: 0, depth: 0, predicates: 0, words: 0, subject };
     parser.skip_blanks();
     if parser.peek().is_none() {
         return Ok(Filter::ALL);
@@ -43,6 +43,7 @@ struct Parser<'a> {
     at: usize,
     depth: usize,
     predicates: usize,
+    words: usize,
     subject: Subject,
 }
 
@@ -291,7 +292,7 @@ impl<'a> Parser<'a> {
             Operator::Contains => Test::Contains(list(field.field_type(), given)?),
             Operator::NotEquals => Test::NotEquals(single(field.field_type(), given)?),
             Operator::Equals => match field.field_type() {
-                FieldType::FullText => Test::Words(texts_of_words(given)?),
+                FieldType::FullText => Test::Words(self.texts_of_words(given)?),
                 FieldType::TextList => Test::Equals(Value::Array(list(FieldType::TextList, given)?)),
                 FieldType::Text if older_notation && given.value.is_array() => {
                     Test::EqualsOneOf(list(FieldType::Text, given)?)
@@ -300,6 +301,23 @@ impl<'a> Parser<'a> {
             },
         };
         Ok(Predicate { field, test, at })
+    }
+
+    fn texts_of_words(&mut self, given: Given) -> Result<Vec<Vec<String>>> {
+        let at = given.at;
+        let mut texts = Vec::new();
+        for entry in list(FieldType::FullText, given)? {
+            let mut distinct: Vec<String> = words(entry.as_str().unwrap_or_default()).collect();
+            distinct.sort_unstable();
+            distinct.dedup();
+            self.words += distinct.len();
+            texts.push(distinct);
+        }
+        if self.words > WORDS_MAX {
+            let message = format!("{} words are to be found, at most {WORDS_MAX} are allowed", self.words);
+            return Err(FilterError::new(at, message));
+        }
+        Ok(texts)
     }
 }
 
@@ -386,21 +404,4 @@ fn list(field_type: FieldType, given: Given) -> Result<Vec<Value>> {
 fn date(given: &Given) -> Result<FilterTime> {
     FilterTime::read(&given.value)
         .ok_or_else(|| FilterError::new(given.at, "expected a date: epoch milliseconds or RFC 3339 text"))
-}
-
-fn texts_of_words(given: Given) -> Result<Vec<Vec<String>>> {
-    let at = given.at;
-    let mut texts = Vec::new();
-    let mut count = 0;
-    for entry in list(FieldType::FullText, given)? {
-        let mut distinct: Vec<String> = words(entry.as_str().unwrap_or_default()).collect();
-        distinct.sort_unstable();
-        distinct.dedup();
-        count += distinct.len();
-        texts.push(distinct);
-    }
-    if count > WORDS_MAX {
-        return Err(FilterError::new(at, format!("the text has {count} words, at most {WORDS_MAX} are allowed")));
-    }
-    Ok(texts)
 }

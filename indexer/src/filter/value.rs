@@ -6,6 +6,8 @@
 use chrono::DateTime;
 use serde_json::{Number, Value};
 
+use super::WORD_BYTES_MAX;
+
 /// An instant with the precision of RFC 3339 text: seconds and nanoseconds since the epoch. Orders by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FilterTime {
@@ -130,7 +132,11 @@ pub fn fold_case(text: &str) -> String {
     if text.is_ascii() { text.to_ascii_lowercase() } else { text.chars().flat_map(char::to_lowercase).collect() }
 }
 
-/// The words of a text in lower case, cut at anything that is no letter or digit.
+/// The words of a text in lower case, cut at anything that is no letter or digit, each as far as it counts.
 pub fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(fold_case)
+    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(|word| {
+        let mut folded = fold_case(&word[..word.floor_char_boundary(WORD_BYTES_MAX)]);
+        folded.truncate(folded.floor_char_boundary(WORD_BYTES_MAX));
+        folded
+    })
 }

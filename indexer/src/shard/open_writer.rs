@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use eventlog::{FetchedRecord, frame};
 use events::{Environment, LogBatch};
@@ -18,10 +18,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use super::{IDLE_WAIT, Surroundings};
 use crate::Result;
 use crate::config::Config;
-use crate::fold::{Seen, SeenLately, Sighting, fold};
+use crate::fold::{Seen, SeenLately, Sighting, after_first_part, deleted, deleted_alone, fold};
 use crate::index::{FORMAT, Position, ShardWriter};
 use crate::metrics::Metrics;
-use crate::record::ContextRecord;
+use crate::record::{ContextRecord, INSTANCE_KIND};
 use crate::table::TableBatch;
 use crate::terms::EnvironmentPrefix;
 
@@ -125,24 +125,83 @@ impl OpenWriter {
         let (projects, environments, kinds, keys) = (text(0), text(1), text(2), text(3));
         let (anonymous, contexts) = (rows.column(4).as_boolean(), text(5));
         let (seen_at, received_at, applications) = (time(6), time(7), text(8));
+        let (instances, kinds_left_out, wishes) = (text(9), text(10), rows.column(11).as_boolean());
+        fn text_or_none(column: &StringArray, row: usize) -> &str {
+            if column.is_valid(row) { column.value(row) } else { "" }
+        }
         let refresh = surroundings.config.refresh_interval.get().as_micros() as i64;
         surroundings.metrics.sightings.inc_by(rows.num_rows() as u64);
         for row in 0..rows.num_rows() {
             let (names, environment) = self.environment(projects.value(row), environments.value(row));
+            let (kind, key, instance_key) = (kinds.value(row), keys.value(row), text_or_none(instances, row));
+            let anonymous_kinds = text_or_none(kinds_left_out, row);
+            // Each part of a combination is sighted, but only the shard of the first keeps the combination.
+            let others = after_first_part(instance_key, kind, key).filter(|_| !anonymous.value(row));
+            let is_alone = others == Some("") && anonymous_kinds.is_empty();
             let sighting = Sighting {
                 environment,
                 names: &names,
-                kind: kinds.value(row),
-                key: keys.value(row),
+                kind,
+                key,
                 anonymous: anonymous.value(row),
                 context: contexts.is_valid(row).then(|| contexts.value(row)),
                 seen_at: seen_at.value(row),
-                application: if applications.is_valid(row) { applications.value(row) } else { "" },
+                application: text_or_none(applications, row),
+                is_alone,
+                anonymous_kinds: "",
             };
             self.received_at = self.received_at.max(received_at.value(row));
+            if wishes.is_valid(row) && wishes.value(row) {
+                self.forget(&sighting, instance_key)?;
+                continue;
+            }
             self.see(&sighting, refresh, &surroundings.metrics)?;
+            if others.is_some() && !is_alone {
+                let instance =
+                    Sighting { kind: INSTANCE_KIND, key: instance_key, context: None, anonymous_kinds, ..sighting };
+                self.see(&instance, refresh, &surroundings.metrics)?;
+            }
         }
         Ok(())
+    }
+
+    /// Forgets what `wish` names, as far as it was not seen later.
+    fn forget(&mut self, wish: &Sighting<'_>, instance_key: &str) -> Result<()> {
+        let (environment, at) = (wish.environment, wish.seen_at);
+        let context = environment.identity(wish.kind, wish.key);
+        if instance_key.is_empty() {
+            return self.change(environment, context, |record| deleted(record, at));
+        }
+        let instance = environment.identity(INSTANCE_KIND, instance_key);
+        self.change(environment, instance, |record| deleted(record, at))?;
+        if wish.is_alone { self.change(environment, context, |record| deleted_alone(record, at)) } else { Ok(()) }
+    }
+
+    /// Changes a state that is known.
+    fn change(
+        &mut self,
+        environment: EnvironmentPrefix,
+        identity: Vec<u8>,
+        change: impl FnOnce(ContextRecord) -> Option<ContextRecord>,
+    ) -> Result<()> {
+        let (stored, is_stored) = match self.pending.get(&identity) {
+            Some(pending) => (Some(pending.record.clone()), pending.is_stored),
+            None => (self.writer.reader().find(&identity)?, true),
+        };
+        if let Some(record) = stored.and_then(change) {
+            self.seen.remember(xxh3_64(&identity), Seen::of(&record), record.attributes_at);
+            self.pend(identity, Pending { environment, record, is_stored });
+        }
+        Ok(())
+    }
+
+    fn pend(&mut self, identity: Vec<u8>, pending: Pending) {
+        let identity_bytes = identity.len();
+        self.pending_bytes += pending.record.bytes() + identity_bytes;
+        if let Some(before) = self.pending.insert(identity, pending) {
+            self.pending_bytes -= before.record.bytes() + identity_bytes;
+        }
+        self.dirty = true;
     }
 
     fn environment(&mut self, project: &str, key: &str) -> (Environment, EnvironmentPrefix) {
@@ -221,9 +280,7 @@ impl OpenWriter {
         let (record, unreadable) = fold(stored, sighting);
         metrics.unreadable_contexts.inc_by(u64::from(unreadable));
         self.seen.remember(identity_hash, Seen::of(&record), record.attributes_at);
-        self.pending_bytes += record.bytes() + identity.len();
-        self.pending.insert(identity, Pending { environment: sighting.environment, record, is_stored });
-        self.dirty = true;
+        self.pend(identity, Pending { environment: sighting.environment, record, is_stored });
         Ok(())
     }
 

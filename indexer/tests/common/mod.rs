@@ -8,15 +8,17 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arrow::array::{BooleanBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder};
+use arrow::array::{BooleanBuilder, RecordBatch, StringBuilder, TimestampMicrosecondBuilder, new_null_array};
+use arrow::datatypes::DataType;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use eventlog::memory::MemoryLog;
 use eventlog::{AppendRecord, LogWriter as _, frame};
+use events::context::{canonical_key, context_hash};
 use events::environment::{EnvironmentConfig, Environments};
-use events::{Environment, LogBatch, SightingsBatch, Topic, TopicPartition, context::context_hash, schema};
+use events::{Environment, LogBatch, SightingsBatch, Topic, TopicPartition, schema};
 use http::{Request, StatusCode};
-use indexer::api::{ApiAccess, ApiToken, Generation, Role, router};
+use indexer::api::{ApiAccess, ApiToken, Generation, RateLimits, Role, router};
 use indexer::{Beyond, Config, Indexer};
 use runtime::{Clock, DurationText, Runtime, Shutdown, UnixMicros};
 use serde_json::{Value, json};
@@ -38,6 +40,10 @@ pub struct Seen {
     /// Microseconds.
     pub seen_at: i64,
     pub application: Option<String>,
+    /// Canonical key of the combination it was part of; None: it was alone.
+    pub instance: Option<String>,
+    /// Kinds of anonymous parts of the combination.
+    pub anonymous_kinds: Option<String>,
 }
 
 pub fn environment() -> Environment {
@@ -60,7 +66,19 @@ impl Seen {
             context: Some(context.clone()),
             seen_at,
             application: Some("GoSDK/1.2".into()),
+            instance: None,
+            anonymous_kinds: None,
         }
+    }
+
+    /// Sightings of all parts of a combination.
+    pub fn together(parts: &[(&str, &str)], seen_at: i64) -> Vec<Self> {
+        let canonical = canonical_key(&mut parts.to_vec());
+        let part = |(kind, key): &(&str, &str)| Self {
+            instance: Some(canonical.clone()),
+            ..Self::context(&json!({"kind": kind, "key": key}), seen_at)
+        };
+        parts.iter().map(part).collect()
     }
 
     pub fn by(self, application: &str) -> Self {
@@ -109,6 +127,21 @@ impl Flow {
     }
 
     pub fn start_whole(dir: &Path, log: MemoryLog, config: Config, generation: Generation, beyond: Beyond) -> Self {
+        Self::start_all(dir, log, config, generation, beyond, RateLimits::default())
+    }
+
+    pub fn start_limited(dir: &Path, log: MemoryLog, rate_limits: RateLimits) -> Self {
+        Self::start_all(dir, log, config(), Generation::Union, Beyond::default(), rate_limits)
+    }
+
+    fn start_all(
+        dir: &Path,
+        log: MemoryLog,
+        config: Config,
+        generation: Generation,
+        beyond: Beyond,
+        rate_limits: RateLimits,
+    ) -> Self {
         let reader = Arc::new(log.clone());
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
         // Tasks of a process that was killed in this one end a moment later, and their locks with them.
@@ -131,6 +164,8 @@ impl Flow {
             tokens: vec![token(WRITER, Role::Writer), token(READER, Role::Reader)],
             generation,
             kinds_file: None,
+            rate_limits,
+            log: Some(Arc::new(log.clone())),
         };
         let shutdown = Shutdown::new();
         let running = tokio::spawn({
@@ -220,6 +255,10 @@ pub async fn append(log: &MemoryLog, seen: &[Seen]) {
 pub const BASE: &str = "/api/v2/projects/shop/environments/prod";
 pub const SEARCH: &str = "/api/v2/projects/shop/environments/prod/contexts/search";
 
+pub fn delete(path: &str) -> Request<Body> {
+    Request::delete(path).header("authorization", WRITER).body(Body::empty()).unwrap()
+}
+
 pub fn get(path: &str) -> Request<Body> {
     Request::get(path).header("authorization", READER).body(Body::empty()).unwrap()
 }
@@ -284,6 +323,10 @@ pub async fn whole_answer(flow: &Flow) -> Vec<Value> {
         answers.push(answer["items"].clone());
         answers.push(answer["totalCount"].clone());
     }
+    let (status, instances) =
+        flow.post(&SEARCH.replace("/contexts/", "/context-instances/"), &json!({"limit": 50})).await;
+    assert_eq!(status, StatusCode::OK);
+    answers.push(instances);
     answers
 }
 
@@ -292,7 +335,7 @@ pub fn partition_of(seen: &Seen) -> u32 {
 }
 
 fn rows(seen: &[Seen]) -> RecordBatch {
-    let mut texts: [StringBuilder; 7] = std::array::from_fn(|_| StringBuilder::new());
+    let mut texts: [StringBuilder; 8] = std::array::from_fn(|_| StringBuilder::new());
     let mut anonymous = BooleanBuilder::new();
     let time = || TimestampMicrosecondBuilder::new().with_data_type(schema::timestamp());
     let (mut seen_at, mut received_at) = (time(), time());
@@ -306,11 +349,16 @@ fn rows(seen: &[Seen]) -> RecordBatch {
         seen_at.append_value(one.seen_at);
         received_at.append_value(one.seen_at.max(UnixMicros(0).0));
         texts[5].append_option(one.application.as_deref());
-        texts[6].append_null();
+        // Ingest names a combination by its parts that are not anonymous.
+        let alone = || (!one.anonymous).then(|| canonical_key(&mut [(&one.kind, &one.key)]));
+        texts[6].append_option(one.instance.clone().or_else(alone));
+        texts[7].append_option(one.anonymous_kinds.as_deref());
     }
-    let [mut project, mut key, mut kind, mut context_key, mut context, mut application, mut instance] = texts;
+    let deleted = new_null_array(&DataType::Boolean, seen.len());
+    let [mut project, mut key, mut kind, mut context_key, mut context, mut application, mut instance, mut kinds] =
+        texts;
     RecordBatch::try_new(
-        schema::sightings_v1(),
+        schema::sightings_v2(),
         vec![
             Arc::new(project.finish()),
             Arc::new(key.finish()),
@@ -322,6 +370,8 @@ fn rows(seen: &[Seen]) -> RecordBatch {
             Arc::new(received_at.finish()),
             Arc::new(application.finish()),
             Arc::new(instance.finish()),
+            Arc::new(kinds.finish()),
+            deleted,
         ],
     )
     .unwrap()

@@ -16,7 +16,7 @@ use super::object::{Identity, KINDS_MAX, ObjectOutline, Outline, identity, str_o
 use super::scan::{BROKEN, SPACED, Scanner, Span};
 use super::{private, user};
 use crate::rows::context::Form;
-use crate::rows::sighting::{Part, Stamp};
+use crate::rows::sighting::{Instance, Part, Stamp};
 
 /// A context, ready to be written.
 pub(crate) struct Described<'a> {
@@ -322,6 +322,8 @@ impl<'a> Walk<'a> {
     ) -> Vec<Stamp> {
         let mut stamps = Vec::with_capacity(described.singles.len());
         let contexts = &self.open.contexts.columns.context;
+        let named = named_instance(&described.singles, instance_key);
+        let instance = Instance { key: named.key.as_bytes(), anonymous_kinds: named.anonymous_kinds.as_bytes() };
         for single in &described.singles {
             let whole = described.json.as_ref().map(|_| contexts.get(row as usize));
             let part = Part {
@@ -330,7 +332,7 @@ impl<'a> Walk<'a> {
                 anonymous: single.identity.anonymous,
                 context: single.json.as_deref().or(whole),
                 is_bare: single.is_bare,
-                instance_key: instance_key.as_bytes(),
+                instance,
             };
             let (stamp, written) = self.sightings.note(&self.sender, &part, created_at, self.recent);
             self.decoded.sightings += u32::from(written);
@@ -338,6 +340,24 @@ impl<'a> Walk<'a> {
         }
         stamps
     }
+}
+
+/// What identifies a combination: its parts that are not anonymous, and the kinds of the others.
+struct NamedInstance<'a> {
+    key: Cow<'a, str>,
+    anonymous_kinds: String,
+}
+
+/// `singles`: sorted by kind. `canonical`: the key of all of them.
+fn named_instance<'a>(singles: &[Single<'_>], canonical: &'a str) -> NamedInstance<'a> {
+    let is_anonymous = |single: &&Single<'_>| single.identity.anonymous;
+    if !singles.iter().any(|single| is_anonymous(&single)) {
+        return NamedInstance { key: canonical.into(), anonymous_kinds: String::new() };
+    }
+    let kinds: Vec<&str> = singles.iter().filter(is_anonymous).map(|single| &*single.identity.kind).collect();
+    let named = singles.iter().filter(|single| !is_anonymous(single));
+    let mut named: Vec<(&str, &str)> = named.map(|one| (&*one.identity.kind, &*one.identity.key)).collect();
+    NamedInstance { key: canonical_key(&mut named).into(), anonymous_kinds: kinds.join(",") }
 }
 
 /// `singles`: sorted by kind.

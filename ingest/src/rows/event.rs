@@ -117,6 +117,9 @@ columns! {
         received_at: Time,
         application: Text,
         instance_key: Text,
+        anonymous_kinds: Text,
+        // No sighting is one; only the search API writes those.
+        deleted: Flag,
     }
 }
 
@@ -243,7 +246,7 @@ mod tests {
         for (names, schema) in [
             (EventColumns::NAMES, schema::events_v1()),
             (ContextColumns::NAMES, schema::contexts_v1()),
-            (SightingColumns::NAMES, schema::sightings_v1()),
+            (SightingColumns::NAMES, schema::sightings_v2()),
             (LetterColumns::NAMES, schema::dead_letters_v1()),
             (PayloadColumns::NAMES, schema::payloads_v1()),
         ] {

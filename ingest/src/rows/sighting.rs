@@ -46,8 +46,24 @@ pub(crate) struct Part<'a> {
     /// Whether the context shows no attribute because it is anonymous: SDKs then strip what they showed elsewhere. Such
     /// a sighting erases nothing, so it counts as one of the key alone.
     pub is_bare: bool,
-    /// Canonical key of the combination.
-    pub instance_key: &'a [u8],
+    /// Where it was evaluated.
+    pub instance: Instance<'a>,
+}
+
+/// The combination of contexts that an event named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Instance<'a> {
+    /// Canonical key of the parts that are not anonymous; empty if all are.
+    pub key: &'a [u8],
+    /// Kinds of the anonymous parts, joined by commas.
+    pub anonymous_kinds: &'a [u8],
+}
+
+impl Instance<'_> {
+    fn hash(&self, seed: u64) -> u64 {
+        let hash = xxh3_64_with_seed(self.key, seed);
+        if self.anonymous_kinds.is_empty() { hash } else { xxh3_64_with_seed(self.anonymous_kinds, hash) }
+    }
 }
 
 /// One context with certain attributes, as hashes.
@@ -128,7 +144,7 @@ impl OpenSightings {
         let context = context_hash(&head.environment, text(part.kind), text(part.key));
         // 0 stands for a sighting without attributes, which replaces nothing.
         let content = part.context.filter(|_| !part.is_bare).map_or(0, |json| xxh3_64(json).max(1));
-        let place = xxh3_64_with_seed(part.instance_key, context ^ sender.hash);
+        let place = part.instance.hash(context ^ sender.hash);
         let seen_at = created_at.map_or(head.received_at, |at| UnixMicros(at).min(head.received_at));
         let sighted = Sighted { context, place, content, seen_at };
 
@@ -161,7 +177,12 @@ impl OpenSightings {
         if let Some(application) = sender.application {
             columns.application.put(row, application);
         }
-        columns.instance_key.put(row, part.instance_key);
+        if !part.instance.key.is_empty() {
+            columns.instance_key.put(row, part.instance.key);
+        }
+        if !part.instance.anonymous_kinds.is_empty() {
+            columns.anonymous_kinds.put(row, part.instance.anonymous_kinds);
+        }
         columns.rows += 1;
         recent.expect(&sighted);
         self.sighted.push(sighted);

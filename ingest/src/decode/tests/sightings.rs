@@ -22,7 +22,7 @@ fn a_sighting_says_who_when_and_through_what() {
     let found = bench.seal();
     let expected = json!({"project":"default","environment":"dev","kind":"org","key":"a:b","anonymous":true,
         "context":r#"{"kind":"org","key":"a:b","anonymous":true}"#,"seen_at":1_795_274_938_346_000_i64,
-        "received_at":NOW.0,"application":"checkout","instance_key":"org:a%3Ab"});
+        "received_at":NOW.0,"application":"checkout","anonymous_kinds":"org"});
     assert_eq!(json!(found.sightings), json!([expected]));
 }
 
@@ -34,6 +34,19 @@ fn each_part_of_a_multi_context_is_sighted() {
     assert_eq!(pairs(&found), expected);
     assert!(found.sightings.iter().all(|row| row["instance_key"] == "org:o:user:u"));
     assert_eq!(found.sightings[0]["application"], "GoClient/7.14.6");
+}
+
+#[test]
+fn a_combination_is_named_by_its_parts_that_are_not_anonymous() {
+    let context =
+        r#"{"kind":"multi","user":{"key":"x1","anonymous":true},"org":{"key":"o"},"tab":{"key":"t","anonymous":true}}"#;
+    let sightings = found(&format!("[{}]", custom(context))).sightings;
+    assert_eq!(sightings.len(), 3);
+    assert!(sightings.iter().all(|row| row["instance_key"] == "org:o" && row["anonymous_kinds"] == "tab,user"));
+    let other = context.replace("x1", "x2");
+    let sightings = found(&format!("[{},{}]", custom(context), custom(&other))).sightings;
+    let keys: Vec<_> = sightings.iter().map(|row| row["key"].as_str().unwrap()).collect();
+    assert_eq!(keys, ["o", "t", "x1", "x2"], "another anonymous user makes no other combination");
 }
 
 #[test]

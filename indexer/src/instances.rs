@@ -1,0 +1,258 @@
+//! Searches over instances: combinations of contexts that were evaluated together, a context alone among them.
+//!
+//! In: a checked filter and a place. Out: one record per instance and application that reported it. Instances of several
+//! parts are documents of their own, each in the shard of its first part; a context that was seen alone is found by its own
+//! document. Records of one instance stay together, by application; instances are ordered as contexts are.
+//! Source: context-search-api sections 3, 4.3 and 4.4.
+
+use std::sync::Arc;
+
+use events::Environment;
+use events::context::{canonical_key, canonical_parts};
+use runtime::UnixMicros;
+use serde_json::{Map, Value, json};
+
+use crate::filter::evaluate::{InstanceCandidate, instance_matches};
+use crate::filter::{Expr, Field, Filter, Predicate, Test};
+use crate::fold::anonymous_kinds;
+use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort, Time};
+use crate::query::{Ground, compile_instances, instance_id};
+use crate::record::{ContextRecord, INSTANCE_KIND};
+use crate::scan::Budget;
+use crate::search::SearchRequest;
+use crate::shard::Shard;
+use crate::terms::EnvironmentPrefix;
+use crate::wish::Wish;
+use crate::{Error, Indexer, Result};
+
+/// Stands between the order of an instance and the application of a version of it in a place. No text has this byte, and
+/// the application is the last of a place.
+const VERSION_MARK: u8 = 0xFF;
+
+/// One version of an instance.
+#[derive(Clone, Debug)]
+pub struct FoundInstance {
+    /// Canonical key of its parts.
+    pub canonical: String,
+    /// Kinds of the parts that are anonymous.
+    pub anonymous_kinds: Vec<String>,
+    pub last_seen: UnixMicros,
+    /// None: the sender did not say what it is.
+    pub application: Option<String>,
+}
+
+/// One page of instances.
+#[derive(Debug)]
+pub struct InstancePage {
+    pub instances: Vec<FoundInstance>,
+    /// Instances that match, whatever their versions.
+    pub total: u64,
+    pub next: Option<Place>,
+    /// As of [`crate::SearchPage`].
+    pub is_partial: bool,
+}
+
+impl FoundInstance {
+    pub fn id(&self) -> String {
+        instance_id(&self.canonical)
+    }
+
+    /// Kind and keys of the parts.
+    pub fn context(&self) -> Value {
+        let mut context = Map::new();
+        let parts = canonical_parts(&self.canonical).unwrap_or_default();
+        if let [(kind, key)] = parts.as_slice() {
+            return json!({ "kind": kind, "key": key });
+        }
+        context.insert("kind".into(), INSTANCE_KIND.into());
+        context.extend(parts.into_iter().map(|(kind, key)| (kind, json!({ "key": key }))));
+        Value::Object(context)
+    }
+
+    pub(crate) fn version_place(&self, sort: Sort) -> Place {
+        let application = self.application.as_deref().unwrap_or_default();
+        Place { time_key: sort.time_key(self.last_seen.0), order: application.as_bytes().to_vec() }
+    }
+}
+
+/// Where a record stands: its instance, then its application.
+type Order = (i64, Vec<u8>, Vec<u8>);
+
+impl Indexer {
+    /// One page of the instances that match. Blocks on files.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub fn search_instances(&self, request: &SearchRequest) -> Result<InstancePage> {
+        let _timer = self.metrics.search_seconds.start_timer();
+        let budget = Budget::new(self.config.search_budget);
+        let after = request.after.as_ref().map(order_of);
+        let (mut found, mut total) = (Vec::new(), 0);
+        for shard in &self.shards {
+            let search = || self.search_instances_of(shard, request, after.as_ref(), &budget);
+            let (records, matched) = shard.guarded("a search for instances", search)?;
+            found.extend(records);
+            total += matched;
+        }
+        found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
+        let has_more = found.len() > request.limit;
+        found.truncate(request.limit);
+        let next = if has_more { found.last().map(|(order, _)| place_of(order)) } else { None };
+        let is_partial = budget.is_exceeded();
+        self.metrics.partial_searches.inc_by(u64::from(is_partial));
+        Ok(InstancePage { instances: found.into_iter().map(|(_, found)| found).collect(), total, next, is_partial })
+    }
+
+    fn search_instances_of(
+        &self,
+        shard: &Shard,
+        request: &SearchRequest,
+        after: Option<&Order>,
+        budget: &Budget,
+    ) -> Result<(Vec<(Order, FoundInstance)>, u64)> {
+        let reader = shard.reader()?;
+        let searcher = reader.searcher();
+        let (cutoff, terms) = (self.cutoff(), reader.fields().terms);
+        let environment = EnvironmentPrefix::new(&request.environment);
+        let ground = Ground { environment, kinds: &[], terms, has_term: &|_| true, budget };
+        let compiled = compile_instances(&request.filter, ground);
+        let collector = PageCollector {
+            sort: request.sort,
+            time: Time::OfInstance,
+            after: after.map(|(time_key, order, _)| Place { time_key: *time_key, order: order.clone() }),
+            // Some versions of the instance there may be on the page before, others on this.
+            with_after: true,
+            count: request.limit + 1,
+            cutoff,
+            examine: (!compiled.is_exact).then(|| examiner(&request.filter, cutoff)),
+            record_field: reader.fields().record,
+        };
+        let hits = searcher.search(&compiled.query, &collector).map_err(Error::index("search for instances"))?;
+        if hits.is_too_broad {
+            return Err(Error::TooBroad { max: EXAMINED_MAX });
+        }
+        let mut found = Vec::new();
+        for hit in hits.hits {
+            let record = reader.record(&searcher, hit.address)?;
+            for version in versions_of(&record, cutoff) {
+                let application = version.application.clone().unwrap_or_default().into_bytes();
+                let order = (hit.place.time_key, hit.place.order.clone(), application);
+                if version_matches(&request.filter, &version) && after.is_none_or(|after| order > *after) {
+                    found.push((order, version));
+                }
+            }
+        }
+        Ok((found, hits.total))
+    }
+
+    /// Versions of the instance with this canonical key, one per application that reported it. Empty if it is unknown.
+    pub fn instance(&self, environment: &Environment, canonical: &str) -> Result<Vec<FoundInstance>> {
+        let prefix = EnvironmentPrefix::new(environment);
+        let mut identities = vec![prefix.identity(INSTANCE_KIND, canonical)];
+        if let Some([(kind, key)]) = canonical_parts(canonical).as_deref() {
+            identities.push(prefix.identity(kind, key));
+        }
+        let cutoff = self.cutoff();
+        let mut versions = Vec::new();
+        for shard in &self.shards {
+            for identity in &identities {
+                let record = shard.guarded("a look-up of an instance", || shard.reader()?.find(identity))?;
+                versions.extend(record.iter().flat_map(|record| versions_of(record, cutoff)));
+            }
+        }
+        Ok(versions)
+    }
+
+    /// What is to be forgotten so that an instance is gone: itself, and those of its parts that no other instance holds.
+    /// Empty if it is unknown.
+    pub fn deletion_of_instance(&self, environment: &Environment, canonical: &str) -> Result<Vec<Wish>> {
+        let parts = canonical_parts(canonical).unwrap_or_default();
+        let Some((first_kind, first_key)) = parts.first() else { return Ok(Vec::new()) };
+        if self.instance(environment, canonical)?.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut wishes = vec![Wish::instance(first_kind, first_key, canonical)];
+        for (kind, key) in &parts {
+            if !self.is_held_elsewhere(environment, kind, key, canonical)? {
+                wishes.push(Wish::context(kind, key));
+            }
+        }
+        Ok(wishes)
+    }
+
+    /// Whether an instance other than `canonical` has this part.
+    fn is_held_elsewhere(&self, environment: &Environment, kind: &str, key: &str, canonical: &str) -> Result<bool> {
+        let is = |field, test| Expr::Is(Predicate { field, test, at: 0 });
+        let part = is(Field::KindKeys, Test::Contains(vec![format!("{kind}:{key}").into()]));
+        let other = is(Field::Id, Test::NotEquals(instance_id(canonical).into()));
+        let filter = Filter { root: Some(Expr::And(vec![part, other])) };
+        let environment = environment.clone();
+        let request = SearchRequest { environment, filter, sort: Sort::KindKey, limit: 1, after: None };
+        Ok(!self.search_instances(&request)?.instances.is_empty())
+    }
+}
+
+/// Versions of an instance within retention: those of a combination, or those in which a context was seen alone.
+fn versions_of(record: &ContextRecord, cutoff: i64) -> Vec<FoundInstance> {
+    if !record.is_listed() {
+        return Vec::new();
+    }
+    let (canonical, anonymous_kinds, seen) = match record.is_instance() {
+        true => (record.key.clone(), anonymous_kinds(&record.parsed()), &record.applications),
+        false => (canonical_key(&mut [(&record.kind, &record.key)]), Vec::new(), &record.alone),
+    };
+    let version = |(application, at): &(String, i64)| FoundInstance {
+        canonical: canonical.clone(),
+        anonymous_kinds: anonymous_kinds.clone(),
+        last_seen: UnixMicros(*at),
+        application: Some(application.clone()).filter(|application| !application.is_empty()),
+    };
+    seen.iter().filter(|(_, at)| *at >= cutoff).map(version).collect()
+}
+
+fn version_matches(filter: &Filter, version: &FoundInstance) -> bool {
+    let application = version.application.as_deref();
+    instance_matches(filter, &InstanceCandidate { canonical: &version.canonical, application })
+}
+
+/// Tests all versions of an instance, and names the time at which it was last seen if one matches.
+fn examiner(filter: &Filter, cutoff: i64) -> Examine {
+    let filter = filter.clone();
+    Arc::new(move |record| {
+        let versions = versions_of(record, cutoff);
+        let is_match = versions.iter().any(|version| version_matches(&filter, version));
+        is_match.then(|| versions.iter().map(|version| version.last_seen.0).max()).flatten()
+    })
+}
+
+fn place_of((time_key, order, application): &Order) -> Place {
+    Place { time_key: *time_key, order: [order.as_slice(), &[VERSION_MARK], application].concat() }
+}
+
+fn order_of(place: &Place) -> Order {
+    match place.order.iter().rposition(|byte| *byte == VERSION_MARK) {
+        Some(at) => (place.time_key, place.order[..at].to_vec(), place.order[at + 1..].to_vec()),
+        None => (place.time_key, place.order.clone(), Vec::new()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::evaluate::context_id;
+
+    #[test]
+    fn places_read_back_whatever_they_hold() {
+        for (order, application) in [(&b"multi\0org:a"[..], &b"GoSDK/1.2"[..]), (b"user\0k\xFF\xFE", b""), (b"", b"a")]
+        {
+            let place: Order = (-7, order.to_vec(), application.to_vec());
+            assert_eq!(order_of(&place_of(&place)), place);
+        }
+    }
+
+    #[test]
+    fn ids_are_those_of_the_published_look() {
+        assert_eq!(instance_id("org:launchdarkly"), "b3JnOmxhdW5jaGRhcmtseQ");
+        assert_eq!(instance_id("user:a%3Ab"), context_id("user", "a:b"));
+    }
+}
