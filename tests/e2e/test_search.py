@@ -5,15 +5,12 @@ The contexts arrive as `identify` events on `/bulk`, in the order of the spec, s
 
 import json
 import urllib.parse
-from pathlib import Path
 
 import pytest
-from harness import payloads
+from harness import check_data, payloads
+from harness.check_data import CONTEXTS, FAULTS, MATCHES
 from harness.config import OTHER, RECORDED, WRITER_TOKEN
 from harness.waiting import wait_equal
-
-CHECK_DATA = json.loads((Path(__file__).parents[1] / "fixtures" / "search" / "check_data.json").read_text())
-CONTEXTS, MATCHES, FAULTS = CHECK_DATA["contexts"], CHECK_DATA["matches"], CHECK_DATA["faults"]
 
 SEARCH = f"/v2/{RECORDED.path}/contexts/search"
 ATTRIBUTES = f"/v2/{RECORDED.path}/context-attributes"
@@ -21,10 +18,7 @@ ATTRIBUTES = f"/v2/{RECORDED.path}/context-attributes"
 
 @pytest.fixture(scope="module")
 def filled(server):
-    for context in CONTEXTS.values():
-        assert server.bulk([payloads.identify(context)], payloads.payload_id()).status == 202
-    server.bulk([payloads.identify({"kind": "user", "key": "ghost", "anonymous": True, "plan": "gold"})])
-    server.bulk([payloads.identify({"kind": "user", "key": "elsewhere", "plan": "gold"})], environment=OTHER)
+    check_data.send(server)
     wait_equal(lambda: len(server.found()), len(CONTEXTS))
     wait_equal(lambda: len(server.found("", OTHER)), 1)
     return server
@@ -32,8 +26,7 @@ def filled(server):
 
 def names(page):
     """Letters of the contexts in an answer, sorted."""
-    letters = {context["key"]: letter for letter, context in CONTEXTS.items()}
-    return sorted(letters[item["context"]["key"]] for item in page["items"])
+    return sorted(check_data.letters(page))
 
 
 def by_query(server, **parameters):
