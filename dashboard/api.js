@@ -59,6 +59,38 @@ async function exchange(path, { method = "GET", query = {}, body, signal } = {})
   }
 }
 
+/// As `exchange`, with the body as bytes; `onbytes` is told how many have come.
+async function download(path, body, signal, onbytes) {
+  let refused = null;
+  for (;;) {
+    const credential = await token(refused);
+    const response = await send(path, "POST", body, signal, credential);
+    if (response.status === 401) {
+      refused = credential;
+      continue;
+    }
+    if (!response.ok) await read(response);
+    return { rows: await gathered(response, onbytes), headers: response.headers };
+  }
+}
+
+async function gathered(response, onbytes) {
+  const chunks = [];
+  let bytes = 0;
+  const reader = response.body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return new Blob(chunks);
+      chunks.push(value);
+      onbytes((bytes += value.length));
+    }
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new ApiError(0, "The connection broke off.");
+  }
+}
+
 /// Whether the server knows this token; network trouble is thrown, as it says nothing about the token.
 export async function tokenAccepted(credential) {
   const response = await send("/api/tidegate/environments", "GET", undefined, undefined, credential);
@@ -117,6 +149,11 @@ export async function searchContexts(place, given, signal) {
   const { url, search } = searchRequest(place, given);
   const { answer, headers } = await exchange(url, { method: "POST", body: search, signal });
   return { ...answer, state: headers.get("X-Tidegate-Index") ?? "" };
+}
+
+/// A part of an export, or all of it: `{rows, headers}`, `rows` a Blob. Absent fields of `body` are left out.
+export function exportContexts(place, body, signal, onbytes) {
+  return download(`${base(place)}/contexts/export`, body, signal, onbytes);
 }
 
 export function contextVersions(place, kind, key, signal) {

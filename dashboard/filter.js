@@ -19,8 +19,9 @@ const RESERVED = /[\s,|()!\\]/;
 const FIELD_OPERATORS = new Map([
   ...["kind", "kindKey", "id", "applicationId"].map((field) => [field, ["equals", "notEquals", "anyOf"]]),
   ["key", ["equals", "startsWith", "notEquals", "anyOf"]],
-  ["name", ["startsWith", "equals", "notEquals", "anyOf", "exists"]],
+  ["name", ["startsWith", "equals", "contains", "notEquals", "anyOf", "exists"]],
   ...["kinds", "kindKeys"].map((field) => [field, ["contains", "anyOf", "equals"]]),
+  ["seen", ["after", "before"]],
   ["q", ["equals"]],
 ]);
 

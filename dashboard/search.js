@@ -10,6 +10,7 @@ import { ColumnDialog } from "./columns.js";
 import { FilterBox } from "./combobox.js";
 import { h, icon, replace, setText } from "./dom.js";
 import { readDraft, toggleValue, writeDraft } from "./draft.js";
+import { ExportDialog } from "./export.js";
 import { Facets } from "./facets.js";
 import { FaultLine, faultOffset } from "./fault.js";
 import { interpret } from "./filter.js";
@@ -73,7 +74,8 @@ export class SearchView {
     this.facetDialog = new ColumnDialog({ suggestions, title: "Facets", own: ["kind"], none: "None", onchange: (facets) => this.chooseFacets(facets) });
     this.saved = new SavedDialog({ place, current: () => ({ ...this.route, search: { ...this.state, columns: this.columns } }) });
     this.share = new ShareDialog({ question: () => requestOf(place, this.state) });
-    this.dialogs = [this.columnDialog, this.facetDialog, this.saved, this.share];
+    this.exports = new ExportDialog({ question: () => ({ place, filter: requestOf(place, this.state).search.filter ?? "", columns: this.columns }) });
+    this.dialogs = [this.columnDialog, this.facetDialog, this.saved, this.share, this.exports];
   }
 
   buildResults() {
@@ -89,8 +91,9 @@ export class SearchView {
     const columns = opens("Columns", "columns", () => this.columnDialog.open(this.columns));
     const saved = opens("Saved", "bookmark", () => this.saved.open());
     const share = opens("Copy", "share", () => this.share.open());
+    const exporting = opens("Export", "export", () => this.exports.open());
     this.panelButtons = h("div", { class: "panel-buttons" });
-    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, columns, saved, share));
+    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, columns, saved, share, exporting));
   }
 
   // Builder and facets can be put away; what a person chose is remembered, else there has to be room for them.

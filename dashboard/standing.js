@@ -1,7 +1,7 @@
 //! How far an answer can be trusted: its total, up to when the index has read the log, what may be missing.
 //!
 //! In: an answer of the search, the state of the pipeline. Out: words, and an element that keeps itself true.
-//! Promise: an exact number only where the server counted; "about" for an estimate; nothing at all for what is not known.
+//! Promise: an exact number only where the server counted all; "at least" where it stopped early; nothing for what is not known.
 
 import { pipeline } from "./api.js";
 import { h, replace, setText } from "./dom.js";
@@ -12,13 +12,13 @@ const REFRESH_MS = 5000;
 const BEHIND_SECONDS = 10;
 
 /// Where the rows stand among all: `1–20 of about 12,300`; `more`: there is a next page.
-export function totalText({ totalCount, totalIsEstimate, state }, { first, last, more }) {
+export function totalText({ totalCount, state }, { first, last, more }) {
   const known = Number.isInteger(totalCount);
   if (first === 1 && !more && state !== "partial") return plural(last, "context");
   const range = `${count(first)}–${count(last)} of `;
   if (!known) return range + (more ? `more than ${count(last)}` : count(last));
   if (totalCount >= TOTAL_MAX) return `${range}more than ${count(TOTAL_MAX)}`;
-  return range + (state === "partial" ? "at least " : totalIsEstimate === true ? "about " : "") + count(totalCount);
+  return range + (state === "partial" ? "at least " : "") + count(totalCount);
 }
 
 /// `state`: of the index, as the header of the answer says.

@@ -34,6 +34,7 @@ const FIELD_HELP = {
   kindKeys: "list of kind:key",
   id: "encoded kind:key",
   applicationId: "application or SDK that reported it",
+  seen: "when it was last seen",
   q: "text in any attribute",
 };
 

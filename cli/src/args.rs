@@ -83,6 +83,17 @@ Examples:
   tidegate contexts search 'device.os startsWith ios' --format json --limit 500
   tidegate contexts search                                   everything, newest last seen first";
 
+const EXPORT_HELP: &str = "\
+The filter is that of `contexts search`. Rows come by kind and key. An export that was interrupted goes on where it stopped
+when the same command is given again; PATH.resume keeps the place until it is complete. In CSV and Parquet texts stand as
+they are and all other values as JSON; NDJSON keeps types.
+
+Examples:
+  tidegate contexts export 'plan equals gold' --columns key,name,email --output gold.csv
+  tidegate contexts export --format ndjson --columns context | jq .context.plan
+  tidegate contexts export --keys customers.txt --columns key,email
+  tidegate contexts export --format parquet --columns kind,key,lastSeen,plan --output contexts";
+
 const INDEX_REBUILD_HELP: &str = "\
 Nothing else may use the data directory meanwhile: stop the server first. A shard is thrown away only if the table and
 the log together hold all of it. An index that is missing or damaged needs no command: it comes back at the next start.
@@ -179,13 +190,22 @@ pub enum Contexts {
     /// Find contexts of an environment in a running server.
     #[command(after_help = SEARCH_HELP)]
     Search(Search),
+    /// Write all contexts that match to a file.
+    #[command(after_help = EXPORT_HELP)]
+    Export(Export),
+    /// List names of attributes, the most frequent first.
+    #[command(after_help = "Example:\n  tidegate contexts attributes add --kind user")]
+    Attributes(Attributes),
+    /// List the values of an attribute, the most frequent first.
+    #[command(
+        after_help = "Examples:\n  tidegate contexts values plan\n  tidegate contexts values /address/city re --kind user"
+    )]
+    Values(Values),
 }
 
-#[derive(Args, Debug)]
-pub struct Search {
-    /// What to look for; everything without it.
-    #[arg(default_value = "")]
-    pub filter: String,
+/// Which environment of which running server.
+#[derive(Args, Clone, Debug)]
+pub struct Target {
     #[command(flatten)]
     pub common: Common,
     #[command(flatten)]
@@ -196,6 +216,78 @@ pub struct Search {
     /// Environment; needed when several are configured.
     #[arg(long, value_name = "KEY")]
     pub environment: Option<String>,
+}
+
+#[derive(Args, Debug)]
+pub struct Export {
+    /// What to look for; everything without it.
+    #[arg(default_value = "")]
+    pub filter: String,
+    #[command(flatten)]
+    pub target: Target,
+    /// Columns, in this order: kind, key, lastSeen, applicationId, context (all of its JSON), names of attributes or
+    /// pointers such as /address/city.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "kind,key,lastSeen,context")]
+    pub columns: Vec<String>,
+    #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
+    pub format: ExportFormat,
+    /// Only contexts with one of the keys in this file, one a line, at most 10,000.
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub keys: Option<PathBuf>,
+    /// File to write, with `parquet` a folder of files; standard output without it.
+    #[arg(long, short, value_name = "PATH", value_hint = ValueHint::FilePath, required_if_eq("format", "parquet"))]
+    pub output: Option<PathBuf>,
+    /// Replace what is there.
+    #[arg(long)]
+    pub overwrite: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExportFormat {
+    Csv,
+    Ndjson,
+    Parquet,
+}
+
+#[derive(Args, Debug)]
+pub struct Attributes {
+    /// How the names begin.
+    #[arg(default_value = "")]
+    pub prefix: String,
+    #[command(flatten)]
+    pub target: Target,
+    /// Only of contexts of this kind.
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Most names of each kind.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub limit: u16,
+}
+
+#[derive(Args, Debug)]
+pub struct Values {
+    /// Name of the attribute, or a pointer such as /address/city.
+    pub attribute: String,
+    /// How the values begin.
+    #[arg(default_value = "")]
+    pub prefix: String,
+    #[command(flatten)]
+    pub target: Target,
+    /// Only of contexts of this kind.
+    #[arg(long)]
+    pub kind: Option<String>,
+    /// Most values of each kind.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=100))]
+    pub limit: u16,
+}
+
+#[derive(Args, Debug)]
+pub struct Search {
+    /// What to look for; everything without it.
+    #[arg(default_value = "")]
+    pub filter: String,
+    #[command(flatten)]
+    pub target: Target,
     /// Columns of the table: attribute names, pointers such as /address/city, and lastSeen.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "kind,key,name,lastSeen")]
     pub columns: Vec<String>,

@@ -1,76 +1,64 @@
-//! `tidegate contexts search`: pages through the search API of a running server and prints what it finds.
+//! `tidegate contexts`: asks the search API of a running server.
+//!
+//! Here: which environment of which server is meant. The commands are in the modules below.
 
-use std::io::Write;
+mod export;
+mod names;
+mod search;
+
+use std::fmt;
 
 use anyhow::bail;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde_json::{Value, json};
 
-use crate::args::{ListFormat, Search};
+use crate::UsageError;
+use crate::args::{Contexts, Target};
 use crate::client::Api;
 use crate::config::{self, Settings};
 use crate::dev_keys::DevKeys;
-use crate::{UsageError, command_runtime, text_table};
 
-/// The API cuts larger pages to this.
-const PAGE_MAX: usize = 50;
-
-pub fn search(arguments: &Search) -> anyhow::Result<()> {
-    let settings = config::load(&arguments.common.layers())?;
-    let dev = DevKeys::load(&settings.data_dir)?;
-    let (project, environment) = place(arguments, &settings, dev.as_ref())?;
-    let api = Api::new(&arguments.server, &settings, dev.as_ref())?;
-    let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-    let path = format!("/api/v2/projects/{}/environments/{}/contexts/search", encode(&project), encode(&environment));
-    let (records, total) = command_runtime()?.block_on(pages(arguments, &api, &path))?;
-
-    let mut out = std::io::stdout().lock();
-    match arguments.format {
-        ListFormat::Json => records.iter().try_for_each(|record| writeln!(out, "{record}"))?,
-        ListFormat::Table => {
-            let rows: Vec<Vec<String>> = records
-                .iter()
-                .map(|record| arguments.columns.iter().map(|column| cell(record, column)).collect())
-                .collect();
-            out.write_all(text_table::render(&arguments.columns, &rows).as_bytes())?;
-            let total = total.map_or_else(String::new, |total| format!(" of {total}"));
-            writeln!(std::io::stderr(), "{}{total} contexts in {project}/{environment}", records.len())?;
-        }
+pub fn run(command: &Contexts) -> anyhow::Result<()> {
+    match command {
+        Contexts::Search(arguments) => search::search(arguments),
+        Contexts::Export(arguments) => export::export(arguments),
+        Contexts::Attributes(arguments) => names::attributes(arguments),
+        Contexts::Values(arguments) => names::values(arguments),
     }
-    Ok(())
 }
 
-async fn pages(arguments: &Search, api: &Api, path: &str) -> anyhow::Result<(Vec<Value>, Option<u64>)> {
-    let mut records = Vec::new();
-    let mut total = None;
-    let mut token = None;
-    while records.len() < arguments.limit {
-        let mut body = json!({"limit": PAGE_MAX.min(arguments.limit - records.len())});
-        if !arguments.filter.is_empty() {
-            body["filter"] = arguments.filter.as_str().into();
-        }
-        if arguments.sort != "kind" {
-            body["sort"] = arguments.sort.as_str().into();
-        }
-        if let Some(token) = token.take() {
-            body["continuationToken"] = token;
-        }
-        let mut answer = api.post(path, &body).await?;
-        total = total.or(answer["totalCount"].as_u64());
-        let Some(Value::Array(items)) = answer.get_mut("items").map(Value::take) else {
-            bail!("the server's answer has no items");
-        };
-        records.extend(items);
-        match answer.get_mut("continuationToken").map(Value::take) {
-            Some(next @ Value::String(_)) => token = Some(next),
-            _ => break,
-        }
+/// An environment of a server, and the right to ask about it.
+struct Environment {
+    api: Api,
+    project: String,
+    key: String,
+}
+
+impl Environment {
+    fn of(target: &Target) -> anyhow::Result<Self> {
+        let settings = config::load(&target.common.layers())?;
+        let dev = DevKeys::load(&settings.data_dir)?;
+        let (project, key) = place(target, &settings, dev.as_ref())?;
+        Ok(Self { api: Api::new(&target.server, &settings, dev.as_ref())?, project, key })
     }
-    Ok((records, total))
+
+    /// Path of what is below the environment. `rest`: encoded.
+    fn path(&self, rest: &str) -> String {
+        format!("/api/v2/projects/{}/environments/{}/{rest}", encoded(&self.project), encoded(&self.key))
+    }
+}
+
+impl fmt::Display for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.project, self.key)
+    }
+}
+
+fn encoded(text: &str) -> String {
+    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
 
 /// Which environment is meant: the named one, or the only one there is.
-fn place(arguments: &Search, settings: &Settings, dev: Option<&DevKeys>) -> anyhow::Result<(String, String)> {
+fn place(target: &Target, settings: &Settings, dev: Option<&DevKeys>) -> anyhow::Result<(String, String)> {
     let known = if settings.environments.is_empty() {
         dev.map_or(&[][..], |keys| &keys.environments)
     } else {
@@ -79,9 +67,9 @@ fn place(arguments: &Search, settings: &Settings, dev: Option<&DevKeys>) -> anyh
     let matches = |given: &Option<String>, key: &str| given.as_ref().is_none_or(|given| given == key);
     let fitting: Vec<_> = known
         .iter()
-        .filter(|known| matches(&arguments.project, &known.project) && matches(&arguments.environment, &known.key))
+        .filter(|known| matches(&target.project, &known.project) && matches(&target.environment, &known.key))
         .collect();
-    match (fitting.as_slice(), &arguments.project, &arguments.environment) {
+    match (fitting.as_slice(), &target.project, &target.environment) {
         ([one], ..) => Ok((one.project.clone(), one.key.clone())),
         // Another server may know environments that this configuration does not.
         (_, Some(project), Some(environment)) => Ok((project.clone(), environment.clone())),
@@ -90,35 +78,5 @@ fn place(arguments: &Search, settings: &Settings, dev: Option<&DevKeys>) -> anyh
             let names: Vec<_> = several.iter().map(|known| format!("{}/{}", known.project, known.key)).collect();
             bail!(UsageError(format!("which of {}? give --project and --environment", names.join(", "))))
         }
-    }
-}
-
-/// The text of one column of a record: a field of the record or an attribute of its context.
-fn cell(record: &Value, column: &str) -> String {
-    let context = &record["context"];
-    let value = if column.starts_with('/') {
-        context.pointer(column)
-    } else if column == "lastSeen" || column == "applicationId" {
-        record.get(column)
-    } else {
-        context.get(column)
-    };
-    match value {
-        None | Some(Value::Null) => String::new(),
-        Some(Value::String(text)) => text.clone(),
-        Some(value) => value.to_string(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cells_come_from_record_and_context() {
-        let record = json!({"lastSeen": "2026-03-01T10:00:00Z",
-            "context": {"kind": "user", "key": "u", "seats": 44, "address": {"city": "Recife"}}});
-        let cells = ["kind", "seats", "/address/city", "lastSeen", "absent"].map(|column| cell(&record, column));
-        assert_eq!(cells, ["user", "44", "Recife", "2026-03-01T10:00:00Z", ""]);
     }
 }

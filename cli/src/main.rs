@@ -49,7 +49,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Serve(arguments) => return serve::run(&arguments),
         Command::Query(arguments) => query::run(&arguments)?,
-        Command::Contexts(args::Contexts::Search(arguments)) => contexts::search(&arguments)?,
+        Command::Contexts(arguments) => contexts::run(&arguments)?,
         Command::DeadLetters(args::DeadLetters::List(arguments)) => dead_letters::list(&arguments)?,
         Command::DeadLetters(args::DeadLetters::Show(arguments)) => dead_letters::show(&arguments)?,
         Command::Index(args::Index::Rebuild(arguments)) => index::rebuild(&arguments)?,

@@ -3,12 +3,13 @@
 //! In: any request under `/api/v2`. Out: JSON, errors too; wishes to forget go into the log.
 //! Promise: 401 before anything about the data is told; one table turns errors into answers.
 //! Not here: the listener, its time-outs and the rest of its paths.
-//! Source: context-search-api sections 2 to 9.
+//! Source: context-search-api sections 2 to 9; the export is ours.
 
 mod access;
 mod answers;
 mod attributes;
 mod contexts;
+mod export;
 mod instances;
 mod kinds;
 mod params;
@@ -30,11 +31,13 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::Semaphore;
 
 pub use access::{ApiAccess, ApiToken, Generation, Role};
+pub(crate) use answers::rfc3339;
 pub use rates::RateLimits;
 
 use crate::Indexer;
 use crate::wish::{self, Wish};
 use answers::{Answer, Problem};
+use export::Exports;
 use kinds::KindBook;
 use rates::{Rates, Verdict};
 use routes::{Matched, Route};
@@ -42,8 +45,12 @@ use routes::{Matched, Route};
 /// The description of all routes, for tools.
 const OPEN_API: &str = include_str!("api/openapi.json");
 
-/// Largest body of a search: its filter is at most 8 KiB.
+/// Largest body of a search without keys: its filter is at most 8 KiB.
 const BODY_BYTES_MAX: usize = 64 << 10;
+/// Largest body with keys: ten thousand of the longest.
+const LARGE_BODY_BYTES_MAX: usize = 12 << 20;
+/// Bodies beyond [`BODY_BYTES_MAX`] that are in memory at once.
+const LARGE_BODIES_MAX: usize = 2;
 /// Searches that run at once; more wait their turn.
 const SEARCHES_MAX: usize = 32;
 
@@ -54,7 +61,8 @@ const ALLOWED_METHODS: &str = "OPTIONS, GET, POST, PUT, DELETE, PATCH";
 const ALLOWED_HEADERS: &str = "Accept, Content-Type, Content-Length, Accept-Encoding, Authorization, LD-API-Version, \
                                X-LaunchDarkly-User-Agent, X-HTTP-Method-Override";
 const EXPOSED_HEADERS: &str = "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-Remaining, X-Ratelimit-Reset, \
-                               Retry-After, X-Tidegate-Index";
+                               Retry-After, X-Tidegate-Index, X-Tidegate-Continuation-Token, X-Tidegate-Row-Count, \
+                               X-Tidegate-Total-Count";
 /// Says `rebuilding` where an answer may lack contexts because a lost index is coming back, and `partial` where it may
 /// because the search reached its budget.
 const INDEX_STATE: HeaderName = HeaderName::from_static("x-tidegate-index");
@@ -63,6 +71,8 @@ struct Api {
     indexer: Arc<Indexer>,
     access: ApiAccess,
     searches: Semaphore,
+    large_bodies: Semaphore,
+    exports: Exports,
     kinds: KindBook,
     rates: Rates,
 }
@@ -71,7 +81,15 @@ struct Api {
 pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
     let kinds = KindBook::open(access.kinds_file.clone());
     let rates = Rates::new(access.rate_limits);
-    let api = Arc::new(Api { indexer, access, searches: Semaphore::new(SEARCHES_MAX), kinds, rates });
+    let api = Arc::new(Api {
+        indexer,
+        access,
+        searches: Semaphore::new(SEARCHES_MAX),
+        large_bodies: Semaphore::new(LARGE_BODIES_MAX),
+        exports: Exports::default(),
+        kinds,
+        rates,
+    });
     Router::new()
         .route("/api/v2", any(handle))
         .route("/api/v2/", any(handle))
@@ -88,7 +106,7 @@ async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
         match api.answer(&parts, body, &mut limits).await {
             Ok(answer) => {
                 let is_partial = answer.is_partial;
-                let mut response = answer.into_response();
+                let mut response = answer.response;
                 if let Some(state) = index_state(api.indexer.is_rebuilding(), is_partial) {
                     response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static(state));
                 }
@@ -146,7 +164,7 @@ impl Api {
         if let Ok(Some(Matched { route: Route::OpenApi, .. })) = &matched
             && Route::OpenApi.allows(&method)
         {
-            return Ok(Answer { status: StatusCode::OK, body: OPEN_API.into(), is_partial: false });
+            return Ok(Answer::json(OPEN_API));
         }
         let role = self.access.role_of(&parts.headers).ok_or_else(Problem::unauthorized)?;
         if matches!(method, Method::PUT | Method::DELETE | Method::PATCH) && role == Role::Reader {
@@ -177,18 +195,30 @@ impl Api {
         match environment {
             Some(environment) => self.serve(&Call { environment, path, query }, &matched, &method, body).await,
             None if matched.route == Route::Kinds => self.context_kinds(matched.place(0), path, query).await,
-            None => self.upsert_kind(matched.place(0), matched.place(1), &read_body(body).await?),
+            None => self.upsert_kind(matched.place(0), matched.place(1), &read_body(body, BODY_BYTES_MAX).await?),
         }
     }
 
     /// Serves a request about an environment. `method`: one that the route has.
     async fn serve(&self, call: &Call<'_>, matched: &Matched, method: &Method, body: Body) -> Result<Answer, Problem> {
-        let body = if *method == Method::POST { read_body(body).await? } else { Bytes::new() };
+        let may_have_keys = matches!(matched.route, Route::ContextSearch | Route::ContextExport);
+        // Held until the answer begins, as long as what was read.
+        let mut _large = None;
+        let body = match *method == Method::POST {
+            true if may_have_keys && is_large(&body) => {
+                let place = self.large_bodies.acquire().await;
+                _large = Some(place.map_err(|_| Problem::unavailable("shutting down"))?);
+                read_body(body, LARGE_BODY_BYTES_MAX).await?
+            }
+            true => read_body(body, BODY_BYTES_MAX).await?,
+            false => Bytes::new(),
+        };
         let is_delete = *method == Method::DELETE;
         let named = matched.place(2);
         match matched.route {
             Route::ContextSearch => self.search(call, &body).await,
             Route::Context => self.versions(call, named.to_owned(), matched.place(3).to_owned()).await,
+            Route::ContextExport => self.export(call, &body).await,
             Route::InstanceSearch => self.search_instances(call, &body).await,
             Route::Instance if is_delete => self.delete_instance(call, named).await,
             Route::Instance => self.instance(call, named).await,
@@ -243,8 +273,13 @@ fn effective_method(parts: &Parts) -> Result<Method, Problem> {
     }
 }
 
-async fn read_body(body: Body) -> Result<Bytes, Problem> {
-    to_bytes(body, BODY_BYTES_MAX)
+/// Whether a body may be larger than those without keys.
+fn is_large(body: &Body) -> bool {
+    http_body::Body::size_hint(body).upper().is_none_or(|bytes| bytes > BODY_BYTES_MAX as u64)
+}
+
+async fn read_body(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    to_bytes(body, bytes_max)
         .await
-        .map_err(|_| Problem::invalid(format!("the body could not be read or exceeds {BODY_BYTES_MAX} bytes")))
+        .map_err(|_| Problem::invalid(format!("the body could not be read or exceeds {bytes_max} bytes")))
 }

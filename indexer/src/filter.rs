@@ -25,6 +25,8 @@ pub const FILTER_BYTES_MAX: usize = 8192;
 pub const PREDICATES_MAX: usize = 64;
 /// Most entries of one list.
 pub const LIST_ENTRIES_MAX: usize = 1000;
+/// Most keys that a search is narrowed to.
+pub const KEYS_MAX: usize = 10_000;
 /// Deepest nesting, of parentheses and of JSON values.
 pub const DEPTH_MAX: usize = 16;
 /// Most words under `q` in one filter: each is a walk through the dictionary.
@@ -100,6 +102,12 @@ impl Filter {
     /// Any fault of syntax, type or bound, with its byte offset.
     pub fn parse(text: &str, subject: Subject) -> Result<Self, FilterError> {
         parse::parse(text, subject)
+    }
+
+    /// This filter, narrowed to contexts with one of `keys`.
+    pub fn with_keys(self, keys: Vec<Value>) -> Self {
+        let is_one = Expr::Is(Predicate { field: Field::Key, test: Test::AnyOf(keys), at: 0 });
+        Self { root: Some(Expr::And(self.root.into_iter().chain([is_one]).collect())) }
     }
 
     /// All predicates, in the order of the text.

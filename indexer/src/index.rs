@@ -78,7 +78,7 @@ pub struct Position {
 pub struct Fields {
     pub terms: Field,
     pub record: Field,
-    last_seen: Field,
+    pub last_seen: Field,
     alone_at: Field,
     content: Field,
     seen_by: Field,

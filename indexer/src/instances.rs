@@ -112,9 +112,10 @@ impl Indexer {
     ) -> Result<(Vec<(Order, FoundInstance)>, u64)> {
         let reader = shard.reader()?;
         let searcher = reader.searcher();
-        let (cutoff, terms) = (self.cutoff(), reader.fields().terms);
+        let cutoff = self.cutoff();
+        let (terms, last_seen) = (reader.fields().terms, reader.fields().last_seen);
         let environment = EnvironmentPrefix::new(&request.environment);
-        let ground = Ground { environment, kinds: &[], terms, has_term: &|_| true, budget };
+        let ground = Ground { environment, kinds: &[], terms, last_seen, has_term: &|_| true, budget };
         let compiled = compile_instances(&request.filter, ground);
         let collector = PageCollector {
             sort: request.sort,
@@ -125,6 +126,8 @@ impl Indexer {
             count: request.limit + 1,
             cutoff,
             examine: (!compiled.is_exact).then(|| examiner(&request.filter, cutoff)),
+            examined_max: EXAMINED_MAX,
+            counts: true,
             record_field: reader.fields().record,
         };
         let hits = searcher.search(&compiled.query, &collector).map_err(Error::index("search for instances"))?;

@@ -38,6 +38,7 @@ pub mod filter;
 mod query;
 mod scan;
 
+mod export;
 mod instances;
 mod lookup;
 mod page;

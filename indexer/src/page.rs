@@ -101,7 +101,7 @@ pub struct Hit {
 pub struct ShardHits {
     /// In order, at most as many as asked for.
     pub hits: Vec<Hit>,
-    /// All matches, before and after the place too.
+    /// All matches, before and after the place too, if they are counted.
     pub total: u64,
     /// Documents that had to be tested one by one were more than allowed.
     pub is_too_broad: bool,
@@ -134,6 +134,11 @@ pub struct PageCollector {
     pub cutoff: i64,
     /// Set where the query alone does not decide.
     pub examine: Option<Examine>,
+    /// Documents of a segment that are examined at most.
+    pub examined_max: u64,
+    /// Whether all matches are counted. If not, what cannot be on the page is not examined; only for orders that do not depend
+    /// on what an examination says.
+    pub counts: bool,
     pub record_field: Field,
 }
 
@@ -158,6 +163,8 @@ pub struct SegmentPage {
     cutoff: i64,
     examine: Option<(Examine, StoreReader, Field)>,
     examined: u64,
+    examined_max: u64,
+    counts: bool,
     /// The worst of the best is on top.
     best: BinaryHeap<SegmentHit>,
     total: u64,
@@ -207,6 +214,8 @@ impl Collector for PageCollector {
             cutoff: self.cutoff,
             examine,
             examined: 0,
+            examined_max: self.examined_max,
+            counts: self.counts,
             best: BinaryHeap::with_capacity(self.count + 1),
             total: 0,
             failure: None,
@@ -232,10 +241,20 @@ impl Collector for PageCollector {
 }
 
 impl SegmentPage {
+    /// Whether a match comes after the place, and before the last of the best so far.
+    fn is_on_page(&self, hit: &SegmentHit) -> bool {
+        let is_before_page = self.after.is_some_and(|(time_key, first)| match hit.time_key.cmp(&time_key) {
+            Ordering::Less => true,
+            Ordering::Equal => hit.rank < first,
+            Ordering::Greater => false,
+        });
+        !is_before_page && (self.best.len() < self.count || self.best.peek().is_some_and(|worst| hit < worst))
+    }
+
     fn examined_last_seen(&mut self, document: DocId) -> Option<i64> {
         let (examine, store, field) = self.examine.as_ref()?;
         self.examined += 1;
-        if self.examined > EXAMINED_MAX {
+        if self.examined > self.examined_max {
             return None;
         }
         match store.get::<TantivyDocument>(document) {
@@ -261,6 +280,12 @@ impl SegmentCollector for SegmentPage {
         if last_seen < self.cutoff {
             return;
         }
+        let ordinal = self.order.as_ref().and_then(|order| order.ords().first(document)).unwrap_or_default();
+        let rank = self.sort.rank(ordinal);
+        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), rank, document };
+        if !self.counts && !self.is_on_page(&hit) {
+            return;
+        }
         if self.examine.is_some() {
             match self.examined_last_seen(document) {
                 Some(of_version) => last_seen = of_version,
@@ -268,19 +293,11 @@ impl SegmentCollector for SegmentPage {
             }
         }
         self.total += 1;
-        let ordinal = self.order.as_ref().and_then(|order| order.ords().first(document)).unwrap_or_default();
-        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), rank: self.sort.rank(ordinal), document };
-        if self.after.is_some_and(|(time_key, first)| match hit.time_key.cmp(&time_key) {
-            Ordering::Less => true,
-            Ordering::Equal => hit.rank < first,
-            Ordering::Greater => false,
-        }) {
-            return;
-        }
-        if self.best.len() < self.count {
-            self.best.push(hit);
-        } else if self.best.peek().is_some_and(|worst| hit < *worst) {
-            self.best.pop();
+        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), ..hit };
+        if self.is_on_page(&hit) {
+            if self.best.len() == self.count {
+                self.best.pop();
+            }
             self.best.push(hit);
         }
     }
@@ -298,6 +315,6 @@ impl SegmentCollector for SegmentPage {
             let place = Place { time_key: hit.time_key, order: self.sort.order_key(&order) };
             hits.push(Hit { place, address: DocAddress::new(self.segment, hit.document) });
         }
-        Ok(ShardHits { hits, total: self.total, is_too_broad: self.examined > EXAMINED_MAX })
+        Ok(ShardHits { hits, total: self.total, is_too_broad: self.examined > self.examined_max })
     }
 }

@@ -5,6 +5,7 @@
 //! Everything is intersected with the environment's listed contexts, so that "not" stays inside the environment.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -12,7 +13,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use events::context::canonical_parts;
 use serde_json::Value;
 use tantivy::Term;
-use tantivy::query::{BooleanQuery, EmptyQuery, Occur, Query, TermQuery};
+use tantivy::query::{BooleanQuery, EmptyQuery, Occur, Query, RangeQuery, TermQuery};
 use tantivy::schema::{Field as IndexField, IndexRecordOption};
 
 use crate::filter::evaluate::{context_id, forgiven_edits};
@@ -34,6 +35,8 @@ pub struct Ground<'a> {
     /// All kinds stored in the environment, sorted, if the filter depends on them.
     pub kinds: &'a [String],
     pub terms: IndexField,
+    /// The column of last-seen times.
+    pub last_seen: IndexField,
     /// Whether the shard has a term.
     pub has_term: &'a dyn Fn(&[u8]) -> bool,
     /// Of the whole search.
@@ -43,7 +46,14 @@ pub struct Ground<'a> {
 /// Compiles `filter` for one shard.
 pub fn compile(filter: &Filter, ground: Ground<'_>) -> Compiled {
     let environment = ground.environment;
-    let mut compiler = Compiler { environment, kinds: ground.kinds, terms: ground.terms, ground, is_exact: true };
+    let mut compiler = Compiler {
+        environment,
+        kinds: ground.kinds,
+        terms: ground.terms,
+        ground,
+        is_by_version: filter.names_application(),
+        is_exact: true,
+    };
     let listed = compiler.term(environment.listed());
     let query = match &filter.root {
         None => listed,
@@ -58,7 +68,14 @@ pub fn compile(filter: &Filter, ground: Ground<'_>) -> Compiled {
 /// applications than have seen it.
 pub fn compile_instances(filter: &Filter, ground: Ground<'_>) -> Compiled {
     let environment = ground.environment;
-    let compiler = Compiler { environment, kinds: ground.kinds, terms: ground.terms, ground, is_exact: true };
+    let compiler = Compiler {
+        environment,
+        kinds: ground.kinds,
+        terms: ground.terms,
+        ground,
+        is_by_version: filter.names_application(),
+        is_exact: true,
+    };
     let all_instances = || compiler.terms([environment.instance(), environment.alone()]);
     let query = match &filter.root {
         None => all_instances(),
@@ -72,6 +89,8 @@ struct Compiler<'a> {
     kinds: &'a [String],
     terms: IndexField,
     ground: Ground<'a>,
+    /// Versions are tested, not contexts.
+    is_by_version: bool,
     is_exact: bool,
 }
 
@@ -156,6 +175,7 @@ impl Compiler<'_> {
                 }
                 _ => Box::new(EmptyQuery),
             },
+            Field::Seen => self.seen(test),
             Field::Name => self.attribute(None, "/name", test),
             Field::Attribute(field) => {
                 let kinds = self.kinds;
@@ -286,6 +306,21 @@ impl Compiler<'_> {
             Test::AnyOf(given) => self.terms(texts(given).iter().flat_map(|text| terms_of(text))),
             _ => Box::new(EmptyQuery),
         }
+    }
+
+    fn seen(&mut self, test: &Test) -> Boxed {
+        // The column has the time of the newest version; others were seen before it.
+        self.is_exact &= !self.is_by_version;
+        if self.is_by_version && matches!(test, Test::Before(_)) {
+            return self.listed();
+        }
+        let time = |micros| Term::from_field_i64(self.ground.last_seen, micros);
+        let (from, to) = match test {
+            Test::Before(limit) => (Bound::Unbounded, Bound::Included(time(limit.last_micros()))),
+            Test::After(limit) => (Bound::Included(time(limit.first_micros())), Bound::Unbounded),
+            _ => return Box::new(EmptyQuery),
+        };
+        Box::new(RangeQuery::new(from, to))
     }
 
     fn words(&self, words: &[String]) -> Boxed {

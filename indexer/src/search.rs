@@ -8,14 +8,15 @@ use std::sync::Arc;
 use events::Environment;
 use runtime::UnixMicros;
 use serde_json::value::RawValue;
+use tantivy::Searcher;
 
 use crate::attribute::AttributePath;
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, Scope};
-use crate::index::order_bytes;
+use crate::index::{ShardReader, order_bytes};
 use crate::lookup::values::{Tally, Values, Wanted};
 use crate::lookup::{self, Names};
-use crate::page::{EXAMINED_MAX, Examine, PageCollector, Place, Sort, Time};
+use crate::page::{EXAMINED_MAX, Examine, Hit, PageCollector, Place, Sort, Time};
 use crate::query::{Ground, compile};
 use crate::record::ContextRecord;
 use crate::scan::Budget;
@@ -58,6 +59,52 @@ pub struct FoundContext {
     pub application: Option<String>,
 }
 
+/// How much one question may read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effort {
+    /// What a person waits for: bounded, and all matches are counted.
+    Bounded,
+    /// Everything that is needed. `counts`: all matches are counted where that takes no reading of records.
+    Whole { counts: bool },
+}
+
+/// A request, made ready for the shards.
+pub(crate) struct Question<'a> {
+    request: &'a SearchRequest,
+    environment: EnvironmentPrefix,
+    kinds: Arc<[String]>,
+    cutoff: i64,
+    /// The filter is about versions: what is found is the newest that matches.
+    by_version: bool,
+    budget: Budget,
+    effort: Effort,
+}
+
+/// Matches of one shard, and where their records are read.
+pub(crate) struct Located {
+    pub hits: Vec<Hit>,
+    pub total: Option<u64>,
+    pub reader: ShardReader,
+    pub searcher: Searcher,
+}
+
+impl Question<'_> {
+    /// The context, or its version that matches.
+    pub fn found(&self, record: ContextRecord) -> FoundContext {
+        let version = || newest_matching_version(&self.request.filter, &self.kinds, &record, self.cutoff);
+        // Without a matching version left, as one may just have expired, the context stands for itself.
+        let version = if self.by_version { version() } else { None };
+        let (application, last_seen) = version.unwrap_or_else(|| (String::new(), record.last_seen));
+        FoundContext {
+            kind: record.kind,
+            key: record.key,
+            context: record.context,
+            last_seen: UnixMicros(last_seen),
+            application: (!application.is_empty()).then_some(application),
+        }
+    }
+}
+
 impl Indexer {
     /// One page of the contexts that match. Blocks on files: call it where that is allowed.
     ///
@@ -72,16 +119,12 @@ impl Indexer {
     /// # Errors
     /// As [`Self::search`].
     pub fn search_since(&self, request: &SearchRequest, since: Option<UnixMicros>) -> Result<SearchPage> {
-        let cutoff = since.map_or(i64::MIN, |since| since.0).max(self.cutoff());
         let _timer = self.metrics.search_seconds.start_timer();
-        let environment = EnvironmentPrefix::new(&request.environment);
-        let kinds: Arc<[String]> = self.stored_kinds(environment, &request.filter)?.into();
-        let budget = Budget::new(self.config.search_budget);
+        let question = self.question(request, since, Effort::Bounded)?;
         let mut found = Vec::new();
         let mut total = 0;
         for shard in &self.shards {
-            let (contexts, matched) = shard
-                .guarded("a search", || self.search_shard(shard, request, environment, &kinds, cutoff, &budget))?;
+            let (contexts, matched) = shard.guarded("a search", || self.search_shard(shard, &question))?;
             found.extend(contexts);
             total += matched;
         }
@@ -90,63 +133,76 @@ impl Indexer {
         found.truncate(request.limit);
         let next = if has_more { found.last().map(|(place, _)| place.clone()) } else { None };
         let contexts = found.into_iter().map(|(_, context)| context).collect();
-        let is_partial = budget.is_exceeded();
+        let is_partial = question.budget.is_exceeded();
         self.metrics.partial_searches.inc_by(u64::from(is_partial));
         Ok(SearchPage { contexts, total, next, is_partial })
     }
 
-    /// The first matches of one shard, one more than the limit, and how many there are in all.
-    fn search_shard(
+    pub(crate) fn question<'a>(
         &self,
-        shard: &Shard,
-        request: &SearchRequest,
-        environment: EnvironmentPrefix,
-        kinds: &Arc<[String]>,
-        cutoff: i64,
-        budget: &Budget,
-    ) -> Result<(Vec<(Place, FoundContext)>, u64)> {
+        request: &'a SearchRequest,
+        since: Option<UnixMicros>,
+        effort: Effort,
+    ) -> Result<Question<'a>> {
+        let environment = EnvironmentPrefix::new(&request.environment);
+        let budget = match effort {
+            Effort::Bounded => self.config.search_budget,
+            Effort::Whole { .. } => u64::MAX,
+        };
+        Ok(Question {
+            request,
+            environment,
+            kinds: self.stored_kinds(environment, &request.filter)?.into(),
+            cutoff: since.map_or(i64::MIN, |since| since.0).max(self.cutoff()),
+            by_version: request.filter.names_application(),
+            budget: Budget::new(budget),
+            effort,
+        })
+    }
+
+    /// The first matches of one shard, one more than the limit, and how many there are in all.
+    fn search_shard(&self, shard: &Shard, question: &Question<'_>) -> Result<(Vec<(Place, FoundContext)>, u64)> {
+        let located = self.hits_of(shard, question)?;
+        let mut found = Vec::with_capacity(located.hits.len());
+        for hit in located.hits {
+            let record = located.reader.record(&located.searcher, hit.address)?;
+            found.push((hit.place, question.found(record)));
+        }
+        Ok((found, located.total.unwrap_or_default()))
+    }
+
+    /// Where the first matches of one shard are, one more than the limit.
+    pub(crate) fn hits_of(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
+        let Question { request, environment, kinds, cutoff, budget, .. } = question;
         let reader = shard.reader()?;
         let searcher = reader.searcher();
-        let terms = reader.fields().terms;
-        let ground = Ground { environment, kinds, terms, has_term: &|term| reader.has_term(&searcher, term), budget };
+        let (terms, last_seen) = (reader.fields().terms, reader.fields().last_seen);
+        let has_term = |term: &[u8]| reader.has_term(&searcher, term);
+        let ground = Ground { environment: *environment, kinds, terms, last_seen, has_term: &has_term, budget };
         let compiled = compile(&request.filter, ground);
-        let by_version = request.filter.names_application();
-        let needs_version_time = by_version && matches!(request.sort, Sort::OldestFirst | Sort::NewestFirst);
-        let examine = (!compiled.is_exact || needs_version_time).then(|| examiner(&request.filter, kinds, cutoff));
+        let needs_version_time = question.by_version && matches!(request.sort, Sort::OldestFirst | Sort::NewestFirst);
+        let is_examined = !compiled.is_exact || needs_version_time;
+        let (examined_max, counts) = match question.effort {
+            Effort::Bounded => (EXAMINED_MAX, true),
+            Effort::Whole { counts } => (u64::MAX, counts && !is_examined),
+        };
         let collector = PageCollector {
             sort: request.sort,
             time: Time::LastSeen,
             after: request.after.clone(),
             with_after: false,
             count: request.limit + 1,
-            cutoff,
-            examine,
+            cutoff: *cutoff,
+            examine: is_examined.then(|| examiner(&request.filter, kinds, *cutoff)),
+            examined_max,
+            counts,
             record_field: reader.fields().record,
         };
         let hits = searcher.search(&compiled.query, &collector).map_err(Error::index("search"))?;
         if hits.is_too_broad {
             return Err(Error::TooBroad { max: EXAMINED_MAX });
         }
-        let mut found = Vec::with_capacity(hits.hits.len());
-        for hit in hits.hits {
-            let record = reader.record(&searcher, hit.address)?;
-            let (application, last_seen) = if by_version {
-                // Without a matching version left, as one may just have expired, the context stands for itself.
-                newest_matching_version(&request.filter, kinds, &record, cutoff)
-                    .unwrap_or_else(|| (String::new(), record.last_seen))
-            } else {
-                (String::new(), record.last_seen)
-            };
-            let context = FoundContext {
-                kind: record.kind,
-                key: record.key,
-                context: record.context,
-                last_seen: UnixMicros(last_seen),
-                application: (!application.is_empty()).then_some(application),
-            };
-            found.push((hit.place, context));
-        }
-        Ok((found, hits.total))
+        Ok(Located { hits: hits.hits, total: counts.then_some(hits.total), reader, searcher })
     }
 
     /// Versions of one context, newest first: one per application that reported it. Empty if it is unknown.
@@ -284,7 +340,9 @@ fn examiner(filter: &Filter, kinds: &Arc<[String]>, cutoff: i64) -> Examine {
     }
     Arc::new(move |record| {
         let context = record.parsed();
-        let candidate = Candidate { kind: &record.kind, key: &record.key, context: &context, application: None };
+        let last_seen = UnixMicros(record.last_seen);
+        let (kind, key) = (record.kind.as_str(), record.key.as_str());
+        let candidate = Candidate { kind, key, context: &context, application: None, last_seen };
         matches(&filter, &candidate, &|kind| kinds.iter().any(|stored| stored == kind)).then_some(record.last_seen)
     })
 }
@@ -297,12 +355,13 @@ fn newest_matching_version(
     cutoff: i64,
 ) -> Option<(String, i64)> {
     let context = record.parsed();
-    let is_match = |application: &str| {
+    let is_match = |application: &str, at: i64| {
         let application = (!application.is_empty()).then_some(application);
-        let candidate = Candidate { kind: &record.kind, key: &record.key, context: &context, application };
+        let (kind, key) = (record.kind.as_str(), record.key.as_str());
+        let candidate = Candidate { kind, key, context: &context, application, last_seen: UnixMicros(at) };
         matches(filter, &candidate, &|kind| kinds.iter().any(|stored| stored == kind))
     };
-    let matching = record.applications.iter().filter(|(name, at)| *at >= cutoff && is_match(name));
+    let matching = record.applications.iter().filter(|(name, at)| *at >= cutoff && is_match(name, *at));
     matching.max_by_key(|(_, at)| *at).cloned()
 }
 

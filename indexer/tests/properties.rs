@@ -11,6 +11,7 @@ use indexer::filter::evaluate::{Candidate, matches};
 use indexer::filter::{Filter, Subject};
 use indexer::{SearchRequest, Sort};
 use proptest::prelude::*;
+use runtime::UnixMicros;
 use serde_json::{Map, Value, json};
 
 const KINDS: [&str; 4] = ["user", "org", "a.b", "a"];
@@ -177,7 +178,9 @@ fn expected(contexts: &[Value], filter: &Filter, stored: &BTreeSet<String>) -> B
     for context in contexts {
         let context = context.as_object().unwrap();
         let (kind, key) = (context["kind"].as_str().unwrap(), context["key"].as_str().unwrap());
-        let candidate = Candidate { kind, key, context, application: None };
+        // No field of these filters asks for it.
+        let last_seen = UnixMicros(0);
+        let candidate = Candidate { kind, key, context, application: None, last_seen };
         if matches(filter, &candidate, &|kind| stored.contains(kind)) {
             found.insert((kind.to_owned(), key.to_owned()));
         }

@@ -404,7 +404,11 @@ async fn errors_by_status_and_code() {
         (request("GET", &query("includeTotalCount=yes"), Some(READER), ""), 400, "invalid_request"),
         (request("GET", &query("filter=%FF"), Some(READER), ""), 400, "invalid_request"),
         (request("GET", &path("/contexts/user/%FF"), Some(READER), ""), 400, "invalid_request"),
-        (request("POST", SEARCH, Some(READER), &" ".repeat(100_000)), 400, "invalid_request"),
+        (
+            request("POST", &path("/context-instances/search"), Some(READER), &" ".repeat(100_000)),
+            400,
+            "invalid_request",
+        ),
     ] {
         let what = format!("{} {}", request.method(), request.uri());
         let (answered, headers, body) = flow.call_whole(request).await;
@@ -699,5 +703,72 @@ async fn kinds_are_those_of_events_and_those_that_people_made() {
         (&org["name"], &org["version"], &org["archived"], &org["hideInTargeting"]),
         (&json!("Company"), &json!(2), &json!(true), &json!(true))
     );
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn contexts_are_found_by_when_they_were_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = Flow::start(dir.path(), new_log());
+    let user = |key: &str| json!({"kind": "user", "key": key});
+    // In the middle of a millisecond.
+    let within = |micros: i64| micros / 1_000 * 1_000 + 500;
+    let (first, second) = (within(ago(300)), within(ago(200)));
+    flow.see(&[
+        Seen::context(&user("a"), first),
+        Seen::context(&user("b"), second).by("web"),
+        Seen::context(&user("b"), first).by("ios"),
+    ])
+    .await;
+    let millis = |micros: i64| micros / 1_000;
+    for (filter, expected) in [
+        (format!("seen after {}", millis(second)), vec!["b"]),
+        (format!("seen before {}", millis(second)), vec!["a"]),
+        (format!("seen before {},seen after {}", millis(first) + 1, millis(first)), vec!["a"]),
+        // Of versions, each has its own time.
+        (format!("seen before {},applicationId equals ios", millis(first) + 1), vec!["b"]),
+        (format!("seen after {},applicationId equals ios", millis(second)), vec![]),
+    ] {
+        assert_eq!(flow.search(&filter).await, expected, "{filter}");
+    }
+    flow.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn searches_are_narrowed_to_many_keys() {
+    let dir = tempfile::tempdir().unwrap();
+    let flow = with_check_data(dir.path()).await;
+    // As many as may be given, of the longest; three of them are there.
+    let mut given: Vec<Value> = (0..9_997).map(|n| format!("{n:0>1024}").into()).collect();
+    given.extend([json!("u-ana"), json!("u:jo|1"), json!("d-1"), json!("u-ana")]);
+    let found = |answer: &Value| keys(answer);
+    let (status, answer) = flow.post(SEARCH, &json!({"keys": given, "limit": 2})).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    assert_eq!((found(&answer), &answer["totalCount"]), (vec!["d-1".to_owned(), "u-ana".to_owned()], &json!(3)));
+    assert_eq!(answer["_links"].get("next"), None, "no link holds so many keys");
+    let token = &answer["continuationToken"];
+    let (_, answer) = flow.post(SEARCH, &json!({"keys": given, "limit": 2, "continuationToken": token})).await;
+    assert_eq!(found(&answer), ["u:jo|1"]);
+    let (status, _) = flow.post(SEARCH, &json!({"keys": ["u-ana"], "limit": 2, "continuationToken": token})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "the token belongs to other keys");
+    let (_, answer) = flow.post(SEARCH, &json!({"keys": given, "filter": "plan equals gold,kind equals user"})).await;
+    assert_eq!(found(&answer), ["u-ana", "u:jo|1"]);
+    let (_, answer) = flow.post(SEARCH, &json!({"keys": []})).await;
+    assert_eq!(found(&answer), Vec::<String>::new());
+
+    given.push(json!("one too many"));
+    given.push(json!("one more"));
+    for (body, part) in [
+        (json!({"keys": given}), "at most 10000"),
+        (json!({"keys": "u-ana"}), "a list of texts"),
+        (json!({"keys": [true]}), "a list of texts"),
+        (json!({"keys": ["x".repeat(13 << 20)]}), "exceeds"),
+    ] {
+        let (status, answer) = flow.post(SEARCH, &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST);
+        assert!(answer["message"].as_str().unwrap().contains(part), "{answer}");
+    }
+    let instances = SEARCH.replace("/contexts/", "/context-instances/");
+    assert_eq!(flow.post(&instances, &json!({"keys": ["u-ana"]})).await.0, StatusCode::BAD_REQUEST);
     flow.stop().await;
 }

@@ -260,7 +260,6 @@ def change_answers(page, headers=None, **fields):
     "fields, headers, total, caution",
     [
         ({"totalCount": 12300}, {}, "1–20 of 12,300", ""),
-        ({"totalCount": 12300, "totalIsEstimate": True}, {}, "1–20 of about 12,300", ""),
         ({"totalCount": 12300}, {"X-Tidegate-Index": "partial"}, "1–20 of at least 12,300", "stopped early"),
         ({"totalCount": 12300}, {"X-Tidegate-Index": "rebuilding"}, "1–20 of 12,300", "being rebuilt"),
         ({"totalCount": None}, {}, "1–20 of more than 20", ""),

@@ -145,30 +145,29 @@ pub fn query_string(parameters: &[(&str, &str)]) -> String {
 /// A request that was served.
 #[derive(Debug)]
 pub struct Answer {
-    pub status: StatusCode,
-    pub body: Vec<u8>,
+    pub response: Response,
     /// A search reached its budget: there may be more matches.
     pub is_partial: bool,
 }
 
 impl Answer {
-    pub const NO_CONTENT: Self = Self { status: StatusCode::NO_CONTENT, body: Vec::new(), is_partial: false };
+    pub fn no_content() -> Self {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        Self { response, is_partial: false }
+    }
 
     pub fn ok<T: Serialize>(answer: &T) -> Self {
-        Self { status: StatusCode::OK, body: to_json(answer), is_partial: false }
+        Self::json(to_json(answer))
+    }
+
+    /// `text`: JSON.
+    pub fn json(text: impl Into<Body>) -> Self {
+        Self { response: json(StatusCode::OK, text), is_partial: false }
     }
 
     pub fn partial_if(self, is_partial: bool) -> Self {
         Self { is_partial, ..self }
-    }
-
-    pub fn into_response(self) -> Response {
-        if self.status == StatusCode::NO_CONTENT {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = self.status;
-            return response;
-        }
-        json(self.status, self.body)
     }
 }
 
@@ -176,8 +175,8 @@ pub fn to_json<T: Serialize>(answer: &T) -> Vec<u8> {
     serde_json::to_vec(answer).expect("answers have text keys and finite numbers")
 }
 
-pub fn json(status: StatusCode, body: Vec<u8>) -> Response {
-    let mut response = Response::new(Body::from(body));
+pub fn json(status: StatusCode, body: impl Into<Body>) -> Response {
+    let mut response = Response::new(body.into());
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response

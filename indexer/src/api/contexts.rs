@@ -8,7 +8,7 @@ use super::answers::{
     Answer, ContextItem, ContextLinks, Contexts, Link, PageLinks, Problem, path_segment, query_string, rfc3339,
     saturated,
 };
-use super::params::Params;
+use super::params::{Params, binding_of};
 use super::{Api, Call};
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, FilterError, Subject};
@@ -42,6 +42,7 @@ impl Api {
                 key: &version.key,
                 context: &serde_json::Map::new(),
                 application: version.application.as_deref(),
+                last_seen: version.last_seen,
             };
             matches(&asked.filter, &candidate, &|_| false)
         });
@@ -78,6 +79,7 @@ pub(super) struct Asked {
     include_total_count: bool,
     binding: Binding,
     token: Option<String>,
+    has_keys: bool,
     after: Option<Place>,
 }
 
@@ -90,12 +92,20 @@ impl Asked {
         subject: Subject,
         bound_to: &[&str],
     ) -> Result<Self, Problem> {
-        let filter = Filter::parse(params.filter_text(), subject)?;
+        let mut filter = Filter::parse(params.filter_text(), subject)?;
+        let keys = binding_of(params.keys.as_deref());
+        if let Some(keys) = params.keys.clone() {
+            if subject == Subject::Instances {
+                return Err(Problem::invalid("keys: instances have none; name parts by kindKeys"));
+            }
+            filter = filter.with_keys(keys);
+        }
         let sort = params.sort(api.access.generation)?;
         let filter_text = params.filter_text().trim().to_owned();
         let sort_name = sort.and_then(Sort::name).unwrap_or_default();
         let id = call.environment.id();
-        let binding = Binding::new(&[&[id.as_str(), filter_text.as_str(), sort_name], bound_to].concat());
+        let binding =
+            Binding::new(&[&[id.as_str(), filter_text.as_str(), sort_name, keys.as_str()], bound_to].concat());
         let after = params.token.as_deref().map(|text| token::read(text, binding)).transpose()?;
         Ok(Self {
             filter,
@@ -105,6 +115,7 @@ impl Asked {
             binding,
             after,
             token: params.token,
+            has_keys: params.keys.is_some(),
             filter_text,
         })
     }
@@ -146,7 +157,8 @@ impl Asked {
         let token = next.map(|place| token::write(&place, self.binding));
         let links = PageLinks {
             itself: Link::json(self.href(call, self.token.as_deref())),
-            next: token.as_deref().map(|token| Link::json(self.href(call, Some(token)))),
+            // A link cannot hold the keys: with them, the token belongs into a body like the one before.
+            next: token.as_deref().filter(|_| !self.has_keys).map(|token| Link::json(self.href(call, Some(token)))),
         };
         (token, links)
     }

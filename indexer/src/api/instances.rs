@@ -93,7 +93,7 @@ impl Api {
             return Err(unknown());
         }
         self.forget(call.environment, &wishes).await?;
-        Ok(Answer::NO_CONTENT)
+        Ok(Answer::no_content())
     }
 }
 

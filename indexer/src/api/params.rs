@@ -7,9 +7,11 @@ use std::collections::HashMap;
 
 use percent_encoding::percent_decode;
 use serde_json::{Map, Value};
+use xxhash_rust::xxh3::xxh3_128;
 
 use super::access::Generation;
 use super::answers::Problem;
+use crate::filter::KEYS_MAX;
 use crate::page::Sort;
 
 type Result<T> = std::result::Result<T, Problem>;
@@ -26,6 +28,8 @@ pub struct Params {
     sort: Option<String>,
     pub token: Option<String>,
     include_total_count: Option<String>,
+    /// Ours, of a body alone: the keys that a search is narrowed to.
+    pub keys: Option<Vec<Value>>,
 }
 
 impl Params {
@@ -76,6 +80,7 @@ impl Params {
                 *slot = Some(text);
             }
         }
+        self.keys = keys_of(&fields)?;
         Ok(self)
     }
 
@@ -108,6 +113,40 @@ impl Params {
     pub fn filter_text(&self) -> &str {
         self.filter.as_deref().unwrap_or_default()
     }
+}
+
+/// The keys that a body narrows a search to, each once.
+///
+/// # Errors
+/// If they are no list of texts, or too many.
+pub fn keys_of(fields: &Map<String, Value>) -> Result<Option<Vec<Value>>> {
+    let list = match fields.get("keys") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(Value::Array(list)) => list,
+        Some(_) => return Err(Problem::invalid("keys: expected a list of texts")),
+    };
+    let mut keys = Vec::with_capacity(list.len());
+    for key in list {
+        match key {
+            Value::String(_) => keys.push(key.clone()),
+            Value::Number(number) => keys.push(number.to_string().into()),
+            _ => return Err(Problem::invalid("keys: expected a list of texts")),
+        }
+    }
+    keys.sort_unstable_by(|left, right| left.as_str().cmp(&right.as_str()));
+    keys.dedup();
+    if keys.len() > KEYS_MAX {
+        return Err(Problem::invalid(format!("keys: {} of them, at most {KEYS_MAX} are allowed", keys.len())));
+    }
+    Ok(Some(keys))
+}
+
+/// A text that is the same for the same keys alone, to bind tokens to.
+pub fn binding_of(keys: Option<&[Value]>) -> String {
+    let Some(keys) = keys else { return String::new() };
+    let texts =
+        keys.iter().filter_map(Value::as_str).flat_map(|key| [key.as_bytes(), &[0]]).collect::<Vec<_>>().concat();
+    format!("{:032x}", xxh3_128(&texts))
 }
 
 /// A count that is at least 1: `default` if absent, cut to `most`.

@@ -12,6 +12,7 @@ use super::answers::Problem;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Route {
     ContextSearch,
+    ContextExport,
     Context,
     InstanceSearch,
     Instance,
@@ -26,8 +27,9 @@ pub(super) enum Route {
 }
 
 /// Route, pattern below `/api/v2`, methods. Of two patterns that fit, the first counts.
-const ROUTES: [(Route, &str, &[&str]); 12] = [
+const ROUTES: [(Route, &str, &[&str]); 13] = [
     (Route::ContextSearch, "/projects/{project}/environments/{environment}/contexts/search", &["GET", "POST"]),
+    (Route::ContextExport, "/projects/{project}/environments/{environment}/contexts/export", &["GET", "POST"]),
     (Route::Context, "/projects/{project}/environments/{environment}/contexts/{kind}/{key}", &["GET"]),
     (
         Route::InstanceSearch,

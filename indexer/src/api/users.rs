@@ -179,7 +179,7 @@ impl Api {
     pub(super) async fn delete_user(&self, call: &Call<'_>, key: &str) -> Result<Answer, Problem> {
         self.find_user(call.environment, key).await?;
         self.forget(call.environment, &[Wish::context(KIND, key)]).await?;
-        Ok(Answer::NO_CONTENT)
+        Ok(Answer::no_content())
     }
 
     async fn find_user(&self, environment: &Environment, key: &str) -> Result<FoundContext, Problem> {

@@ -6,6 +6,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use events::context::{canonical_key, canonical_parts};
+use runtime::UnixMicros;
 use serde_json::{Map, Value};
 
 use super::{Expr, FORGIVING_LETTERS_MAX, Field, Filter, FilterTime, Predicate, Scope, Test, fold_case, same, words};
@@ -19,6 +20,7 @@ pub struct Candidate<'a> {
     /// `kind`, `key`, attributes and `_meta`.
     pub context: &'a Map<String, Value>,
     pub application: Option<&'a str>,
+    pub last_seen: UnixMicros,
 }
 
 /// The id of a single context: unpadded base64url of its canonical key.
@@ -91,6 +93,11 @@ fn predicate_holds(predicate: &Predicate, candidate: &Candidate<'_>, is_stored_k
         },
         Field::UserText => match test {
             Test::Words(texts) => texts.iter().any(|text| has_user_words(candidate, text)),
+            _ => false,
+        },
+        Field::Seen => match test {
+            Test::Before(limit) => candidate.last_seen.0 <= limit.last_micros(),
+            Test::After(limit) => candidate.last_seen.0 >= limit.first_micros(),
             _ => false,
         },
         Field::Name => value_passes(AttributePath::parse("name").get(candidate.context), test),

@@ -1,6 +1,6 @@
 //! Which fields a filter may name, and which operators each takes.
 //!
-//! Source: context-search-api sections 6.2 and 6.3.
+//! Source: context-search-api sections 6.2 and 6.3; `seen` is ours.
 
 use events::context::is_valid_kind;
 
@@ -28,6 +28,8 @@ pub enum Field {
     Text,
     /// Of legacy users: as `q`, but only key, names and e-mail are searched. No filter text names it.
     UserText,
+    /// Ours: when the context, or the version of it, was last seen. An attribute of this name is `*.seen`.
+    Seen,
     /// The bare `name`: a text attribute of every kind.
     Name,
     /// Everything else, as written. [`Scope::of`] reads it, as that needs the stored kinds.
@@ -101,6 +103,7 @@ impl Field {
             "kindKey" => Self::KindKey,
             "q" => Self::Text,
             "name" => Self::Name,
+            "seen" => Self::Seen,
             "" => return Err(FilterError::new(at, "expected a field")),
             _ if name.split_once('.').is_some_and(|(_, attribute)| attribute.is_empty()) => {
                 return Err(FilterError::new(at, format!("expected an attribute after the dot of {name:?}")));
@@ -115,7 +118,7 @@ impl Field {
             Self::Kind | Self::Key | Self::KindKey | Self::Id | Self::Application | Self::Name => FieldType::Text,
             Self::Kinds | Self::KindKeys => FieldType::TextList,
             Self::Text | Self::UserText => FieldType::FullText,
-            Self::Attribute(_) => FieldType::Any,
+            Self::Seen | Self::Attribute(_) => FieldType::Any,
         }
     }
 
@@ -126,6 +129,7 @@ impl Field {
             Self::Name => &[Equals, NotEquals, AnyOf, Exists, StartsWith, Contains],
             Self::Kinds | Self::KindKeys => &[Equals, AnyOf, Contains],
             Self::Text | Self::UserText => &[Equals],
+            Self::Seen => &[Before, After],
             Self::Attribute(_) => &[Equals, NotEquals, Exists, StartsWith, Before, After, AnyOf, Contains],
         }
     }

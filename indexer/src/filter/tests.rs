@@ -1,10 +1,13 @@
 //! The check data of context-search-api section 6.5 against the plain evaluator, bounds, and hostile text.
 
 use proptest::prelude::*;
+use runtime::UnixMicros;
 
 use super::evaluate::{Candidate, matches};
 use super::*;
 use crate::check_data::check_data;
+
+const SEEN: UnixMicros = UnixMicros(1_772_359_200_123_456);
 
 fn parse(text: &str) -> Result<Filter, FilterError> {
     Filter::parse(text, Subject::Contexts)
@@ -21,6 +24,7 @@ fn found(text: &str) -> String {
             key: context["key"].as_str().unwrap(),
             context,
             application: None,
+            last_seen: SEEN,
         };
         if matches(&filter, &candidate, &|kind| kinds.contains(&kind)) {
             names.push(name.clone());
@@ -190,7 +194,7 @@ fn dotted_kinds_win_when_stored() {
 fn versions_are_tested_by_application() {
     let context = check_data().contexts["A"].as_object().unwrap().clone();
     let holds = |text: &str, application: Option<&str>| {
-        let candidate = Candidate { kind: "user", key: "u-ana", context: &context, application };
+        let candidate = Candidate { kind: "user", key: "u-ana", context: &context, application, last_seen: SEEN };
         matches(&parse(text).unwrap(), &candidate, &|_| true)
     };
     assert!(holds("applicationId:\"GoSDK/1.2\"", Some("GoSDK/1.2")));
@@ -215,4 +219,24 @@ proptest! {
             prop_assert!(error.offset <= text.len());
         }
     }
+}
+
+#[test]
+fn seen_is_a_time_of_the_record_and_no_attribute() {
+    for (text, expected) in [
+        ("seen after 1772359200123", "A B C D E"),
+        ("seen after 1772359200124", ""),
+        ("seen before \"2026-03-01T10:00:00.123456Z\"", "A B C D E"),
+        ("seen before \"2026-03-01T10:00:00.123455999Z\"", ""),
+        ("seen after \"2026-03-01T10:00:00.123455001Z\"", "A B C D E"),
+        ("seen after \"2026-03-01T10:00:00.123456001Z\"", ""),
+        ("seen after 1,seen before 9000000000000000000", "A B C D E"),
+        ("*.seen exists true", ""),
+    ] {
+        assert_eq!(found(text), expected, "{text}");
+    }
+    for text in ["seen equals 1", "seen exists true", "seen after yesterday"] {
+        assert!(parse(text).is_err(), "{text}");
+    }
+    assert!(Filter::parse("seen after 1", Subject::Instances).is_err());
 }

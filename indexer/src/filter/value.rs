@@ -42,6 +42,20 @@ impl FilterTime {
         Some(Self { seconds: time.timestamp(), nanos: time.timestamp_subsec_nanos() })
     }
 
+    /// The first whole microsecond at this time or after it; the last that there is beyond those that can be told.
+    pub fn first_micros(self) -> i64 {
+        self.micros(self.nanos.div_ceil(1_000))
+    }
+
+    /// The last whole microsecond at this time or before it.
+    pub fn last_micros(self) -> i64 {
+        self.micros(self.nanos / 1_000)
+    }
+
+    fn micros(self, of_second: u32) -> i64 {
+        self.seconds.saturating_mul(1_000_000).saturating_add(i64::from(of_second))
+    }
+
     /// 12 bytes that order as the times do.
     pub fn to_sortable(self) -> [u8; 12] {
         let mut bytes = [0; 12];

@@ -12,6 +12,7 @@ use arrow::array::{BooleanBuilder, RecordBatch, StringBuilder, TimestampMicrosec
 use arrow::datatypes::DataType;
 use axum::Router;
 use axum::body::{Body, to_bytes};
+use bytes::Bytes;
 use eventlog::memory::MemoryLog;
 use eventlog::{AppendRecord, LogWriter as _, frame};
 use events::context::{canonical_key, context_hash};
@@ -217,11 +218,15 @@ impl Flow {
     }
 
     pub async fn call_whole(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Value) {
-        let response = self.api.clone().oneshot(request).await.unwrap();
-        let (parts, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.unwrap();
+        let (status, headers, body) = self.call_bytes(request).await;
         let body = if body.is_empty() { Value::Null } else { serde_json::from_slice(&body).unwrap() };
-        (parts.status, parts.headers, body)
+        (status, headers, body)
+    }
+
+    /// For answers that are no JSON.
+    pub async fn call_bytes(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Bytes) {
+        let (parts, body) = self.api.clone().oneshot(request).await.unwrap().into_parts();
+        (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap())
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
