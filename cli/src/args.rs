@@ -90,7 +90,7 @@ they are and all other values as JSON; NDJSON keeps types.
 
 Examples:
   tidegate contexts export 'plan equals gold' --columns key,name,email --output gold.csv
-  tidegate contexts export --format ndjson --columns context | jq .context.plan
+  tidegate contexts export --format ndjson --columns context > contexts.ndjson
   tidegate contexts export --keys customers.txt --columns key,email
   tidegate contexts export --format parquet --columns kind,key,lastSeen,plan --output contexts";
 
@@ -229,6 +229,7 @@ pub struct Export {
     /// pointers such as /address/city.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "kind,key,lastSeen,context")]
     pub columns: Vec<String>,
+    /// `ndjson` keeps the types of values; `parquet` writes a folder of files that engines read as one table.
     #[arg(long, value_enum, default_value_t = ExportFormat::Csv)]
     pub format: ExportFormat,
     /// Only contexts with one of the keys in this file, one a line, at most 10,000.
