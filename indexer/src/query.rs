@@ -45,19 +45,10 @@ pub struct Ground<'a> {
 
 /// Compiles `filter` for one shard.
 pub fn compile(filter: &Filter, ground: Ground<'_>) -> Compiled {
-    let environment = ground.environment;
-    let mut compiler = Compiler {
-        environment,
-        kinds: ground.kinds,
-        terms: ground.terms,
-        ground,
-        is_by_version: filter.names_application(),
-        is_exact: true,
-    };
-    let listed = compiler.term(environment.listed());
+    let mut compiler = Compiler::new(filter, ground);
     let query = match &filter.root {
-        None => listed,
-        Some(root) => all(vec![listed, compiler.expr(root)]),
+        None => compiler.listed(),
+        Some(root) => all(vec![compiler.listed(), compiler.expr(root)]),
     };
     // Two predicates on the application may hold for two different versions.
     let applications = filter.predicates().iter().filter(|predicate| predicate.field == Field::Application).count();
@@ -67,27 +58,15 @@ pub fn compile(filter: &Filter, ground: Ground<'_>) -> Compiled {
 /// Compiles a filter of instances. Not exact where it names an application, as a context may be an instance of fewer
 /// applications than have seen it.
 pub fn compile_instances(filter: &Filter, ground: Ground<'_>) -> Compiled {
-    let environment = ground.environment;
-    let compiler = Compiler {
-        environment,
-        kinds: ground.kinds,
-        terms: ground.terms,
-        ground,
-        is_by_version: filter.names_application(),
-        is_exact: true,
-    };
-    let all_instances = || compiler.terms([environment.instance(), environment.alone()]);
+    let compiler = Compiler::new(filter, ground);
     let query = match &filter.root {
-        None => all_instances(),
-        Some(root) => all(vec![all_instances(), compiler.instance_expr(root)]),
+        None => compiler.all_instances(),
+        Some(root) => all(vec![compiler.all_instances(), compiler.instance_expr(root)]),
     };
-    Compiled { query, is_exact: !filter.names_application() }
+    Compiled { query, is_exact: !compiler.is_by_version }
 }
 
 struct Compiler<'a> {
-    environment: EnvironmentPrefix,
-    kinds: &'a [String],
-    terms: IndexField,
     ground: Ground<'a>,
     /// Versions are tested, not contexts.
     is_by_version: bool,
@@ -112,9 +91,13 @@ fn without(base: Boxed, excluded: Boxed) -> Boxed {
     Box::new(BooleanQuery::new(vec![(Occur::Must, base), (Occur::MustNot, excluded)]))
 }
 
-impl Compiler<'_> {
+impl<'a> Compiler<'a> {
+    fn new(filter: &Filter, ground: Ground<'a>) -> Self {
+        Self { ground, is_by_version: filter.names_application(), is_exact: true }
+    }
+
     fn term(&self, term: Vec<u8>) -> Boxed {
-        Box::new(TermQuery::new(Term::from_field_bytes(self.terms, &term), IndexRecordOption::Basic))
+        Box::new(TermQuery::new(Term::from_field_bytes(self.ground.terms, &term), IndexRecordOption::Basic))
     }
 
     fn union(&self, mut terms: Vec<Vec<u8>>, scans: Vec<Scan>) -> Boxed {
@@ -129,7 +112,7 @@ impl Compiler<'_> {
 
     fn union_query(&self, terms: Vec<Vec<u8>>, scans: Vec<Scan>, near: Option<NearWord>) -> Boxed {
         let (terms, scans) = (Arc::new(terms), Arc::new(scans));
-        Box::new(UnionQuery { field: self.terms, terms, scans, near, budget: self.ground.budget.clone() })
+        Box::new(UnionQuery { field: self.ground.terms, terms, scans, near, budget: self.ground.budget.clone() })
     }
 
     fn terms(&self, terms: impl IntoIterator<Item = Vec<u8>>) -> Boxed {
@@ -141,7 +124,11 @@ impl Compiler<'_> {
     }
 
     fn listed(&self) -> Boxed {
-        self.term(self.environment.listed())
+        self.term(self.ground.environment.listed())
+    }
+
+    fn all_instances(&self) -> Boxed {
+        self.terms([self.ground.environment.instance(), self.ground.environment.alone()])
     }
 
     fn expr(&mut self, expr: &Expr) -> Boxed {
@@ -153,7 +140,7 @@ impl Compiler<'_> {
     }
 
     fn predicate(&mut self, predicate: &Predicate) -> Boxed {
-        let environment = self.environment;
+        let environment = self.ground.environment;
         let test = &predicate.test;
         match &predicate.field {
             Field::Kind => self.texts(test, |text| vec![environment.kind(text)]),
@@ -178,7 +165,7 @@ impl Compiler<'_> {
             Field::Seen => self.seen(test),
             Field::Name => self.attribute(None, "/name", test),
             Field::Attribute(field) => {
-                let kinds = self.kinds;
+                let kinds = self.ground.kinds;
                 let scope = Scope::of(field, |kind| kinds.binary_search_by(|stored| stored.as_str().cmp(kind)).is_ok());
                 self.attribute(scope.kind.as_deref(), &scope.path.pointer(), test)
             }
@@ -190,21 +177,20 @@ impl Compiler<'_> {
             Expr::And(parts) => all(parts.iter().map(|part| self.instance_expr(part)).collect()),
             Expr::Or(parts) => any(parts.iter().map(|part| self.instance_expr(part)).collect()),
             Expr::Is(Predicate { field: Field::Id, test: Test::NotEquals(given), .. }) => {
-                let others = [self.environment.instance(), self.environment.alone()];
                 let texts = given.as_str().map(|id| self.instance_terms(id)).unwrap_or_default();
-                without(self.terms(others), self.terms(texts))
+                without(self.all_instances(), self.terms(texts))
             }
             Expr::Is(predicate) => self.instance_predicate(predicate),
         }
     }
 
     fn instance_predicate(&self, predicate: &Predicate) -> Boxed {
-        let environment = self.environment;
+        let environment = self.ground.environment;
         match &predicate.field {
             Field::Id => self.texts(&predicate.test, |id| self.instance_terms(id)),
             // Only a first choice: every version found is tested.
             Field::Application => match &predicate.test {
-                Test::NotEquals(_) => self.terms([environment.instance(), environment.alone()]),
+                Test::NotEquals(_) => self.all_instances(),
                 test => self.texts(test, |text| vec![environment.application(text)]),
             },
             // A part of several, or the context itself.
@@ -221,7 +207,7 @@ impl Compiler<'_> {
 
     /// Tests of the set of parts.
     fn parts(&self, test: &Test, terms_of: impl Fn(&str) -> Vec<Vec<u8>>) -> Boxed {
-        let environment = self.environment;
+        let environment = self.ground.environment;
         let texts = |given: &[Value]| -> BTreeSet<String> {
             given.iter().filter_map(Value::as_str).map(str::to_owned).collect()
         };
@@ -234,7 +220,7 @@ impl Compiler<'_> {
                 counts.extend((texts.len() == 1).then(|| environment.alone()));
                 all(vec![has_all(&texts), self.terms(counts)])
             }
-            Test::Contains(given) if given.is_empty() => self.terms([environment.instance(), environment.alone()]),
+            Test::Contains(given) if given.is_empty() => self.all_instances(),
             Test::Contains(given) => has_all(&texts(given)),
             Test::AnyOf(given) => self.terms(texts(given).iter().flat_map(|text| terms_of(text))),
             _ => Box::new(EmptyQuery),
@@ -244,9 +230,9 @@ impl Compiler<'_> {
     /// Terms of the documents that may be the instance with this id.
     fn instance_terms(&self, id: &str) -> Vec<Vec<u8>> {
         let Some(canonical) = canonical_of_id(id) else { return Vec::new() };
-        let mut terms = vec![self.environment.identity(INSTANCE_KIND, &canonical)];
+        let mut terms = vec![self.ground.environment.identity(INSTANCE_KIND, &canonical)];
         if let Some([(kind, key)]) = canonical_parts(&canonical).as_deref() {
-            terms.push(self.environment.identity(kind, key));
+            terms.push(self.ground.environment.identity(kind, key));
         }
         terms
     }
@@ -263,7 +249,7 @@ impl Compiler<'_> {
     }
 
     fn key(&mut self, test: &Test) -> Boxed {
-        let (environment, kinds) = (self.environment, self.kinds);
+        let (environment, kinds) = (self.ground.environment, self.ground.kinds);
         let Test::StartsWith(prefix) = test else {
             return self.texts(test, |key| kinds.iter().map(|kind| environment.identity(kind, key)).collect());
         };
@@ -277,7 +263,7 @@ impl Compiler<'_> {
     }
 
     fn application(&self, test: &Test) -> Boxed {
-        let environment = self.environment;
+        let environment = self.ground.environment;
         match test {
             Test::NotEquals(Value::String(given)) => {
                 let others = Scan::prefix(
@@ -328,9 +314,9 @@ impl Compiler<'_> {
             return self.listed();
         }
         let one = |word: &String| {
-            let begins = Scan::prefix(self.environment.word(word), Accept::All);
+            let begins = Scan::prefix(self.ground.environment.word(word), Accept::All);
             let edits = forgiven_edits(word);
-            let all_words = || self.environment.family(family::WORD).0;
+            let all_words = || self.ground.environment.family(family::WORD).0;
             let near = (edits > 0).then(|| NearWord::new(all_words(), word, edits));
             self.union_query(Vec::new(), vec![begins], near)
         };
@@ -340,7 +326,7 @@ impl Compiler<'_> {
     /// Contexts whose text at `pointer` has `part` in it: all value terms of the attribute are read, which bounds the cost
     /// by the number of its distinct values. Texts that do not stand whole in their terms are tested one by one.
     fn containing(&mut self, kinds: &[String], pointer: &str, part: &str) -> Boxed {
-        let environment = self.environment;
+        let environment = self.ground.environment;
         let part = EnvironmentPrefix::part_of_value(part);
         let mut long = Vec::new();
         let mut scans = Vec::with_capacity(kinds.len());
@@ -358,9 +344,9 @@ impl Compiler<'_> {
     }
 
     fn attribute(&mut self, kind: Option<&str>, pointer: &str, test: &Test) -> Boxed {
-        let environment = self.environment;
+        let environment = self.ground.environment;
         let one = kind.map(|kind| [kind.to_owned()]);
-        let kinds = one.as_ref().map_or(self.kinds, |one| one.as_slice());
+        let kinds = one.as_ref().map_or(self.ground.kinds, |one| one.as_slice());
         let in_scope = || match kind {
             Some(kind) => self.term(environment.kind(kind)),
             None => self.listed(),
