@@ -18,12 +18,12 @@ use events::Environment;
 use futures::{Stream, stream};
 use http::header::{self, HeaderName, HeaderValue};
 use runtime::Clock;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::answers::{Answer, Problem};
-use super::params::{binding_of, keys_of, limit_of, unique_params};
+use super::params::{binding_of, fields_of, keys_of, limit_of, text_of, unique_params};
 use super::{Api, Call};
 use crate::Indexer;
 use crate::export::columns::{self, Column};
@@ -65,16 +65,15 @@ impl Api {
             .map_err(|_| Problem::unavailable("as many exports as may run at once are under way, try again later"))?;
         let (chunks, received) = mpsc::channel(CHUNKS_WAITING);
         let (told, head) = oneshot::channel();
+        let format = wanted.format;
         let task = Task {
             indexer: Arc::clone(&self.indexer),
             environment: call.environment.clone(),
-            format: wanted.format,
             wanted,
             chunks,
             runtime: Handle::current(),
             _place: place,
         };
-        let format = task.format;
         tokio::task::spawn_blocking(move || task.run(told));
         let head = head.await.map_err(|_| Problem::internal("an export panicked".into()))??;
         Ok(Answer { response: response(format, &head, Body::from_stream(rows(received))), is_partial: false })
@@ -157,20 +156,16 @@ fn given(query: &str, body: &[u8]) -> Result<(Given, Option<Vec<Value>>), Proble
     if body.trim_ascii().is_empty() {
         return Ok((in_query, None));
     }
-    let fields: Map<String, Value> = serde_json::from_slice(body)
-        .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))?;
+    let fields = fields_of(body)?;
     let mut params = HashMap::new();
     for name in KNOWN {
         let value = match (name, fields.get(name)) {
-            (_, None | Some(Value::Null)) => continue,
-            ("columns", Some(list @ Value::Array(_))) => list.clone(),
-            ("limit", Some(Value::Number(number))) => number.to_string().into(),
-            ("limit", Some(_)) => return Err(Problem::invalid("limit: expected an integer")),
+            ("columns", Some(list @ Value::Array(_))) => Some(list.clone()),
+            ("columns", Some(Value::Null) | None) => None,
             ("columns", Some(_)) => return Err(Problem::invalid("columns: expected a list of texts")),
-            (_, Some(text @ Value::String(_))) => text.clone(),
-            (_, Some(_)) => return Err(Problem::invalid(format!("{name}: expected a text"))),
+            _ => text_of(&fields, name)?.map(Value::from),
         };
-        params.insert(name, value);
+        params.extend(value.map(|value| (name, value)));
     }
     if !in_query.is_empty() && !params.is_empty() {
         return Err(Problem::invalid("parameters of an export go into the query or into the body, not into both"));
@@ -205,23 +200,26 @@ struct Task {
     indexer: Arc<Indexer>,
     environment: Environment,
     wanted: Wanted,
-    format: Format,
     chunks: mpsc::Sender<Chunk>,
     runtime: Handle,
     _place: OwnedSemaphorePermit,
 }
 
 impl Task {
-    fn run(self, told: oneshot::Sender<Result<Head, Problem>>) {
-        let mut request = SearchRequest {
+    /// The question for the window after a place.
+    fn request(&self, after: Option<Place>) -> SearchRequest {
+        SearchRequest {
             environment: self.environment.clone(),
             filter: self.wanted.filter.clone(),
             sort: Sort::KindKey,
             limit: self.wanted.part.unwrap_or(WINDOW_ROWS),
-            after: self.wanted.after.clone(),
-        };
-        let first = request.clone();
-        let window = match self.indexer.export_window(&first, true) {
+            after,
+        }
+    }
+
+    fn run(self, told: oneshot::Sender<Result<Head, Problem>>) {
+        let request = self.request(self.wanted.after.clone());
+        let window = match self.indexer.export_window(&request, true) {
             Ok(window) => window,
             Err(error) => {
                 // The client may have gone: nobody is left to tell.
@@ -233,7 +231,7 @@ impl Task {
         if told.send(Ok(Head { rows: self.wanted.part.map(|_| window.len()), total: window.total, next })).is_err() {
             return;
         }
-        if let Err(error) = self.write_all(&mut request, window) {
+        if let Err(error) = self.write_all(window) {
             match &error {
                 RowError::Sink(error) => tracing::debug!(%error, "an export was given up"),
                 error => tracing::error!(%error, "an export failed half-way"),
@@ -241,7 +239,7 @@ impl Task {
         }
     }
 
-    fn write_all(&self, request: &mut SearchRequest, first: Window<'_>) -> Result<(), RowError> {
+    fn write_all(&self, first: Window<'_>) -> Result<(), RowError> {
         let clock = self.indexer.runtime().clock.clone();
         let sink = ChunkSink::new(self.chunks.clone(), self.runtime.clone(), clock);
         let is_first = self.wanted.after.is_none();
@@ -250,8 +248,8 @@ impl Task {
         let mut next = first.next.clone();
         drop(first);
         while self.wanted.part.is_none() && next.is_some() {
-            request.after = next;
-            let window = self.indexer.export_window(request, false)?;
+            let request = self.request(next);
+            let window = self.indexer.export_window(&request, false)?;
             window.for_each(|found| rows.write(&found))?;
             next = window.next.clone();
         }

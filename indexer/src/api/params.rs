@@ -60,17 +60,10 @@ impl Params {
         if body.trim_ascii().is_empty() {
             return Ok(self);
         }
-        let fields: Map<String, Value> = serde_json::from_slice(body)
-            .map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))?;
+        let fields = fields_of(body)?;
         let in_query = SEARCH.iter().any(|name| self.slot(name).is_some_and(|slot| slot.is_some()));
         for name in SEARCH {
-            let text = match (name, fields.get(name)) {
-                (_, None | Some(Value::Null)) => continue,
-                ("limit", Some(Value::Number(number))) => number.to_string(),
-                ("limit", Some(_)) => return Err(Problem::invalid("limit: expected an integer")),
-                (_, Some(Value::String(text))) => text.clone(),
-                (_, Some(_)) => return Err(Problem::invalid(format!("{name}: expected a text"))),
-            };
+            let Some(text) = text_of(&fields, name)? else { continue };
             if in_query {
                 return Err(Problem::invalid(
                     "parameters of a search go into the query or into the body, not into both",
@@ -112,6 +105,28 @@ impl Params {
 
     pub fn filter_text(&self) -> &str {
         self.filter.as_deref().unwrap_or_default()
+    }
+}
+
+/// The fields of a body.
+///
+/// # Errors
+/// If it is no JSON object.
+pub fn fields_of(body: &[u8]) -> Result<Map<String, Value>> {
+    serde_json::from_slice(body).map_err(|error| Problem::invalid(format!("the body is no JSON object: {error}")))
+}
+
+/// The text of a parameter in a body, or the digits of `limit`; None if it is absent.
+///
+/// # Errors
+/// If it is of another type.
+pub fn text_of(fields: &Map<String, Value>, name: &str) -> Result<Option<String>> {
+    match (name, fields.get(name)) {
+        (_, None | Some(Value::Null)) => Ok(None),
+        ("limit", Some(Value::Number(number))) => Ok(Some(number.to_string())),
+        ("limit", Some(_)) => Err(Problem::invalid("limit: expected an integer")),
+        (_, Some(Value::String(text))) => Ok(Some(text.clone())),
+        (_, Some(_)) => Err(Problem::invalid(format!("{name}: expected a text"))),
     }
 }
 
