@@ -3,7 +3,7 @@
 //! In: what is chosen, the attribute names that `Suggestions` knows. Out: `onchange(columns)` at every change.
 //! Columns are attribute pointers, and `own` ones that are no attributes: `lastSeen`, `applicationId`, `kind`.
 
-import { h, icon, replace } from "./dom.js";
+import { h, icon, replace, titledDialog } from "./dom.js";
 import { compact } from "./format.js";
 import { columnLabel } from "./results.js";
 
@@ -24,14 +24,9 @@ export class ColumnDialog {
     this.available = h("ul", { class: "columns-available", "aria-label": "Attributes" });
     this.search = h("input", { type: "search", class: "text-input", "aria-label": "Find an attribute", placeholder: "Find an attribute", autocomplete: "off", spellcheck: "false", oninput: () => this.find() });
     this.note = h("p", { class: "muted", role: "status" });
-    const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => this.node.close() }, icon("close"));
     const reset = this.defaults && h("button", { type: "button", class: "button small", onclick: () => this.change([...this.defaults]) }, "Reset");
-    const titleId = `${this.title.toLowerCase()}-title`;
-    this.node = h(
-      "dialog",
-      { class: "dialog columns-dialog", "aria-labelledby": titleId, onclick: (event) => event.target === this.node && this.node.close() },
-      h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id: titleId }, this.title), reset, close), this.chosen, this.search, this.available, this.note),
-    );
+    const id = `${this.title.toLowerCase()}-title`;
+    this.node = titledDialog({ name: "columns", title: this.title, id }, reset, this.chosen, this.search, this.available, this.note);
   }
 
   async open(columns) {

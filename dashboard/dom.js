@@ -81,6 +81,17 @@ export function icon(name) {
   return svg("svg", { viewBox: "0 0 16 16", class: "icon", "aria-hidden": "true", focusable: "false" }, svg("path", { d: ICONS[name] }));
 }
 
+/// A dialog with a title and a button that closes it, as a press beside it does. `head`: what stands between the two.
+export function titledDialog({ name, title, id = `${name}-title`, onclose = () => {} }, head, ...content) {
+  const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => node.close() }, icon("close"));
+  const node = h(
+    "dialog",
+    { class: `dialog ${name}-dialog`, "aria-labelledby": id, onclick: (event) => event.target === node && node.close(), onclose },
+    h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id }, title), head, close), content),
+  );
+  return node;
+}
+
 /// A button that copies `text()` and says so, to eyes and to screen readers.
 export function copyButton(text, what) {
   const label = h("span", {}, "Copy");

@@ -5,7 +5,7 @@
 //! way: "Try again" goes on from there. Parquet comes in one piece, as its end belongs to the whole file.
 
 import { exportContexts } from "./api.js";
-import { h, icon, replace, setText } from "./dom.js";
+import { h, icon, replace, setText, titledDialog } from "./dom.js";
 import { count, plural } from "./format.js";
 
 const PART_ROWS = 20000;
@@ -29,12 +29,7 @@ export class ExportDialog {
   constructor({ question }) {
     this.question = question;
     this.body = h("div", { class: "export-body" });
-    const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => this.node.close() }, icon("close"));
-    this.node = h(
-      "dialog",
-      { class: "dialog export-dialog", "aria-labelledby": "export-title", onclick: (event) => event.target === this.node && this.node.close(), onclose: () => this.stop() },
-      h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id: "export-title" }, "Export all matches"), close), this.body),
-    );
+    this.node = titledDialog({ name: "export", title: "Export all matches", onclose: () => this.stop() }, null, this.body);
   }
 
   open() {

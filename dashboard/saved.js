@@ -4,7 +4,7 @@
 //! Promise: at most `SAVED_MAX`; a name that exists is replaced; damaged entries are left out.
 //! Not here: the state of a search (`route`). Sending a saved search to somebody is sending its address.
 
-import { h, icon, replace, setText } from "./dom.js";
+import { h, icon, replace, setText, titledDialog } from "./dom.js";
 import { plural } from "./format.js";
 import { arrowKeys } from "./keys.js";
 import { formatRoute, parseRoute } from "./route.js";
@@ -24,13 +24,9 @@ export class SavedDialog {
     this.name = h("input", { type: "text", class: "text-input", "aria-label": "Name of the search", placeholder: "Name of this search", maxlength: NAME_LETTERS_MAX, autocomplete: "off" });
     this.note = h("p", { class: "muted", role: "status" });
     this.filter = h("code", { class: "saved-filter" });
-    const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => this.node.close() }, icon("close"));
     const form = h("form", { class: "saved-form", onsubmit: (event) => (event.preventDefault(), this.save()) }, this.name, h("button", { type: "submit", class: "button primary" }, "Save"));
-    this.node = h(
-      "dialog",
-      { class: "dialog saved-dialog", "aria-labelledby": "saved-title", onclick: (event) => event.target === this.node && this.node.close() },
-      h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id: "saved-title" }, "Saved searches"), close), form, this.filter, this.note, this.list, h("p", { class: "muted small-text" }, "They are kept in this browser. The address of the page holds the whole search too: copy it to send one.")),
-    );
+    const kept = h("p", { class: "muted small-text" }, "They are kept in this browser. The address of the page holds the whole search too: copy it to send one.");
+    this.node = titledDialog({ name: "saved", title: "Saved searches" }, null, form, this.filter, this.note, this.list, kept);
   }
 
   open() {

@@ -2,7 +2,7 @@
 //!
 //! In: the question as it was sent. Out: text to copy. The API token is never in it: a placeholder stands in its place.
 
-import { copyButton, h, icon, replace } from "./dom.js";
+import { copyButton, h, replace, titledDialog } from "./dom.js";
 
 export const TOKEN_PLACEHOLDER = "YOUR_API_TOKEN";
 
@@ -18,12 +18,7 @@ export class ShareDialog {
   constructor({ question }) {
     this.question = question;
     this.body = h("div", { class: "share-body" });
-    const close = h("button", { type: "button", class: "icon-button", "aria-label": "Close", onclick: () => this.node.close() }, icon("close"));
-    this.node = h(
-      "dialog",
-      { class: "dialog share-dialog", "aria-labelledby": "share-title", onclick: (event) => event.target === this.node && this.node.close() },
-      h("div", { class: "dialog-body" }, h("header", { class: "dialog-head" }, h("h2", { id: "share-title" }, "Use this search elsewhere"), close), this.body),
-    );
+    this.node = titledDialog({ name: "share", title: "Use this search elsewhere" }, null, this.body);
   }
 
   open() {
