@@ -122,6 +122,16 @@ fn forget(log: &MemoryLog) {
     }
 }
 
+/// A flow that has seen contexts of all sorts, all of them in its table.
+async fn filled() -> (tempfile::TempDir, Arc<FakeTable>, Flow) {
+    let dir = tempfile::tempdir().unwrap();
+    let table = Arc::new(FakeTable::default());
+    let flow = start(dir.path(), new_log(), &table);
+    flow.see(&of_all_sorts()).await;
+    covered(&flow).await;
+    (dir, table, flow)
+}
+
 /// Contexts of all sorts: changed, held back, keys alone, anonymous, of several applications and environments.
 fn of_all_sorts() -> Vec<Seen> {
     let mut seen: Vec<_> = (0..20).map(|n| user(n, "gold", 1000 - n as i64)).collect();
@@ -139,11 +149,7 @@ fn of_all_sorts() -> Vec<Seen> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn lost_index_comes_back_whole_though_the_log_has_forgotten() {
-    let dir = tempfile::tempdir().unwrap();
-    let table = Arc::new(FakeTable::default());
-    let flow = start(dir.path(), new_log(), &table);
-    flow.see(&of_all_sorts()).await;
-    covered(&flow).await;
+    let (dir, table, flow) = filled().await;
     forget(&flow.log);
     flow.see(&[user(6, "changed", 30), user(100, "new", 20)]).await;
     covered(&flow).await;
@@ -184,11 +190,7 @@ fn make_older(dir: &std::path::Path) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn index_of_an_older_format_comes_back_from_the_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let table = Arc::new(FakeTable::default());
-    let flow = start(dir.path(), new_log(), &table);
-    flow.see(&of_all_sorts()).await;
-    covered(&flow).await;
+    let (dir, table, flow) = filled().await;
     forget(&flow.log);
     flow.see(&[user(7, "late", 10)]).await;
     let before = whole_answer(&flow).await;
@@ -205,11 +207,7 @@ async fn index_of_an_older_format_comes_back_from_the_table() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_deleted_stays_so_in_an_index_made_again() {
-    let dir = tempfile::tempdir().unwrap();
-    let table = Arc::new(FakeTable::default());
-    let flow = start(dir.path(), new_log(), &table);
-    flow.see(&of_all_sorts()).await;
-    covered(&flow).await;
+    let (dir, table, flow) = filled().await;
     for path in ["/context-instances/org%3Alagoa%3Auser%3Au001", "/context-instances/user%3Au007"] {
         assert_eq!(flow.call(common::delete(&format!("{}{path}", common::BASE))).await.0, StatusCode::NO_CONTENT);
     }
@@ -269,11 +267,7 @@ async fn rebuild_that_was_killed_begins_anew() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn index_lost_while_running_comes_back_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let table = Arc::new(FakeTable::default());
-    let flow = start(dir.path(), new_log(), &table);
-    flow.see(&of_all_sorts()).await;
-    covered(&flow).await;
+    let (dir, _table, flow) = filled().await;
     forget(&flow.log);
     let before = whole_answer(&flow).await;
     std::fs::remove_dir_all(dir.path()).unwrap();
@@ -305,11 +299,7 @@ async fn table_takes_only_what_was_touched_and_changed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_of_another_identity_is_taken_in_on_top_of_the_table() {
-    let dir = tempfile::tempdir().unwrap();
-    let table = Arc::new(FakeTable::default());
-    let flow = start(dir.path(), new_log(), &table);
-    flow.see(&of_all_sorts()).await;
-    covered(&flow).await;
+    let (dir, table, flow) = filled().await;
     let contexts = flow.indexer.status().contexts;
     flow.stop().await;
     std::fs::remove_dir_all(dir.path()).unwrap();
