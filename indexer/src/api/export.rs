@@ -277,7 +277,9 @@ impl ChunkSink {
 
     fn send(&self, chunk: Chunk) -> io::Result<()> {
         self.runtime.block_on(async {
+            // A client that has made room at the very last moment has read.
             tokio::select! {
+                biased;
                 sent = self.chunks.send(chunk) => {
                     sent.map_err(|_| io::Error::new(io::ErrorKind::BrokenPipe, "the client has gone"))
                 }
