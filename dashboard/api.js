@@ -170,10 +170,11 @@ export function evaluations(place, kind, key, limit, signal) {
   return request(path, { query: { limit }, signal });
 }
 
-export function attributeNames(place, filter, signal) {
-  return request(`${base(place)}/context-attributes`, { query: { filter: filter || null }, signal });
+/// `within`: a filter of the contexts that count; empty for all.
+export function attributeNames(place, filter, within, signal) {
+  return request(`${base(place)}/context-attributes`, { query: { filter: filter || null, withFilter: within || null }, signal });
 }
 
-export function attributeValues(place, name, filter, limit, signal) {
-  return request(`${base(place)}/context-attributes/${segment(name)}`, { query: { filter: filter || null, limit }, signal });
+export function attributeValues(place, name, filter, within, limit, signal) {
+  return request(`${base(place)}/context-attributes/${segment(name)}`, { query: { filter: filter || null, withFilter: within || null, limit }, signal });
 }

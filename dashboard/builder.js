@@ -5,7 +5,7 @@
 //! filter leaves nothing to edit and says why; what does not fit into rows is shown as text and kept.
 //! Not here: one row (`row`), how a filter is read and written (`draft`).
 
-import { emptyRow, isGroup, isRow, otherJoiner, readDraft, withRow, writeDraft } from "./draft.js";
+import { besides, emptyRow, isGroup, isRow, otherJoiner, readDraft, withRow, writeDraft } from "./draft.js";
 import { h, icon, replace } from "./dom.js";
 import { interpret, scan } from "./filter.js";
 import { BuilderRow } from "./row.js";
@@ -121,7 +121,7 @@ export class Builder {
 
   part(part, from) {
     const onremove = () => this.remove(part, from);
-    const view = isRow(part) ? new BuilderRow({ row: part, suggestions: this.suggestions, onedit: () => this.tell(), oncommit: () => this.onsearch(), onremove }) : new KeptText(part, onremove);
+    const view = isRow(part) ? new BuilderRow({ row: part, suggestions: this.suggestions, within: () => besides(this.draft, part), onedit: () => this.tell(), oncommit: () => this.onsearch(), onremove }) : new KeptText(part, onremove);
     this.drawn.push({ part, view, removal: view.node.querySelector(".row-remove") });
     return view.node;
   }

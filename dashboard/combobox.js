@@ -7,7 +7,7 @@
 //! browser's own. An editable element instead was not tried: those break one by one there.
 
 import { h, icon, replace } from "./dom.js";
-import { positionOfByte, scan, slotAt } from "./filter.js";
+import { conditionsBefore, positionOfByte, scan, slotAt } from "./filter.js";
 import { OptionList } from "./popup.js";
 
 const LOOKUP_DELAY_MS = 120;
@@ -135,6 +135,7 @@ export class FilterBox {
     const collapsed = this.input.selectionStart === this.input.selectionEnd;
     this.slot = collapsed ? slotAt(this.text, this.input.selectionStart) : null;
     if (this.slot === null) return this.close();
+    this.slot.within = conditionsBefore(this.text, this.slot.start);
     this.offer(this.suggestions.local(this.slot));
     const lookup = new AbortController();
     this.lookup = lookup;

@@ -161,6 +161,13 @@ export function toggleValue(draft, field, json, operator) {
   return { ...draft, parts: draft.parts.flatMap((part) => (part !== row ? [part] : values.length === 0 ? [] : [changed])) };
 }
 
+/// The filter of what else must hold where `row` does; empty where nothing must.
+export function besides({ joiner, parts }, row) {
+  const group = parts.find((part) => isGroup(part) && part.parts.includes(row));
+  const others = joiner === "all" ? parts.filter((part) => part !== row && part !== group) : (group?.parts ?? []).filter((part) => part !== row);
+  return writeDraft({ joiner: "all", parts: others });
+}
+
 /// The draft and `row` on top of it.
 export function withRow(draft, row) {
   if (draft.joiner === "all" || draft.parts.length < 2) return { joiner: "all", parts: [...draft.parts.flatMap((part) => (draft.joiner === "any" && isGroup(part) ? part.parts : [part])), row] };

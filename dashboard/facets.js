@@ -1,15 +1,16 @@
 //! Facets: for chosen attributes the most frequent values with their counts; a click narrows the filter to a value.
 //!
 //! In: the chosen attributes, the weights of the value look-up, the filter's rows. Out: `ontoggle(field, json, operator)`.
-//! Promise: says of what the counts are. They are of the whole environment, whatever the filter; a look-up that is narrowed by the
-//! filter would be asked for in `counts` and told by `scopeText`. A newer choice abandons the look-ups of an older one.
+//! Promise: says of what the counts are. They are of the contexts that the filter finds; an attribute that the filter itself
+//! narrows is counted without that condition, so that its other values can still be chosen. Where the server cannot narrow a
+//! look-up, the counts are of all contexts. A newer choice or filter abandons the look-ups of an older one.
 //! Not here: the choice of attributes (`columns`), what a click does to the filter's text (`draft`, `search`).
 
 import { searchContexts } from "./api.js";
-import { rowOf, showValue, writeRow } from "./draft.js";
+import { besides, rowOf, showValue, writeRow } from "./draft.js";
 import { h, icon, replace } from "./dom.js";
 import { formatField, unquote } from "./filter.js";
-import { attributeLabel, atPointer, compact, plural } from "./format.js";
+import { about, attributeLabel, atPointer, compact, plural } from "./format.js";
 import { arrowKeys } from "./keys.js";
 
 const VALUES_SHOWN = 6;
@@ -24,6 +25,7 @@ export class Facets {
     Object.assign(this, { place, suggestions, ontoggle });
     this.chosen = [];
     this.draft = null;
+    this.filter = "";
     this.shown = new Map();
     this.body = h("div", { class: "facet-list" });
     this.scope = h("p", { class: "muted small-text facet-scope" });
@@ -36,19 +38,21 @@ export class Facets {
     this.running?.abort();
   }
 
-  /// `chosen`: `kind` and attribute pointers; `null` lets the counts choose.
+  /// `chosen`: `kind` and attribute pointers; `null` lets the counts of all contexts choose.
   async load(chosen) {
     this.running?.abort();
     this.running = new AbortController();
     const { signal } = this.running;
+    const { filter } = this;
     try {
       await this.suggestions.load(signal);
-      const tried = chosen ?? ["kind", ...this.pointers().slice(0, TRIED_MAX)];
-      const counted = await Promise.all(tried.map((name) => this.counts(name, signal)));
+      const names = chosen ?? (await this.firstChoice(signal));
+      const counted = await Promise.all(names.map((name) => this.counts(name, filter, signal)));
       if (signal.aborted) return;
-      const worth = chosen === null ? counted.filter(({ values }, index) => index === 0 || isGrouping(values)).slice(0, FIRST_CHOICE + 1) : counted;
-      this.shown = new Map(worth.map((facet) => [facet.name, facet]));
+      for (const facet of counted) facet.open = this.shown.get(facet.name)?.open;
+      this.shown = new Map(counted.map((facet) => [facet.name, facet]));
       this.chosen = [...this.shown.keys()];
+      this.countedFor = filter;
       replace(this.status);
       this.draw();
     } catch (error) {
@@ -56,10 +60,27 @@ export class Facets {
     }
   }
 
-  /// Marks the values that the filter names; `draft` is `null` for a filter with a mistake.
-  mark(draft, filtered) {
+  // Made once: other facets at every filter would make the page jump.
+  async firstChoice(signal) {
+    if (this.offered) return this.offered;
+    const tried = ["kind", ...this.pointers().slice(0, TRIED_MAX)];
+    const counted = await Promise.all(tried.map((name) => this.counts(name, "", signal)));
+    const worth = counted.filter(({ values }, index) => index === 0 || isGrouping(values)).slice(0, FIRST_CHOICE + 1);
+    const names = worth.map(({ name }) => name);
+    // Before the first context there is nothing to choose from.
+    if (worth[0].values.length > 0) this.offered = names;
+    return names;
+  }
+
+  /// Whether the counts are those of the filter.
+  get isCurrent() {
+    return this.countedFor === this.filter;
+  }
+
+  /// Marks the values that the filter names; `draft` is `null` for a filter with a mistake, `filter` what is searched with.
+  mark(draft, filter) {
     this.draft = draft;
-    this.filtered = filtered;
+    this.filter = filter;
     this.draw();
   }
 
@@ -70,22 +91,35 @@ export class Facets {
     return [...weights.keys()].sort((a, b) => weights.get(b) - weights.get(a) || a.localeCompare(b));
   }
 
-  async counts(name, signal) {
-    const { names } = this.suggestions;
-    if (name === "kind") {
-      // Every context has a key, so its weight is the number of contexts of a kind.
-      const kinds = names.filter(({ pointer }) => pointer === "/key").map(({ kind, weight }) => ({ value: kind, weight }));
-      return { name, field: "kind", values: kinds.sort((a, b) => b.weight - a.weight) };
-    }
-    const kinds = [...new Set(names.filter(({ pointer }) => pointer === name).map(({ kind }) => kind))];
+  async counts(name, filter, signal) {
+    const kinds = [...new Set(this.suggestions.names.filter(({ pointer }) => pointer === name).map(({ kind }) => kind))];
     const kind = kinds.length === 1 ? kinds[0] : null;
-    return { name, field: unquote(formatField(kind, name)), values: (await this.suggestions.valuesOfAttribute(kind, name, signal)).slice(0, VALUES_MAX) };
+    const field = name === "kind" ? "kind" : unquote(formatField(kind, name));
+    const look = (within) => (name === "kind" ? this.suggestions.valuesOfKind(within, signal) : this.suggestions.valuesOfAttribute(kind, name, within, signal));
+    const { values, partial, narrowed } = await this.narrowed(look, this.withoutOwn(filter, field));
+    return { name, field, narrowed, partial, values: values.slice(0, VALUES_MAX) };
+  }
+
+  async narrowed(look, within) {
+    try {
+      return { ...(await look(within)), narrowed: within !== "" };
+    } catch (error) {
+      // A filter that would cost too much, or has a mistake: the search itself says so.
+      if (within === "" || error.status !== 400) throw error;
+      return { ...(await look("")), narrowed: false };
+    }
+  }
+
+  // The filter without what it says of the field itself.
+  withoutOwn(filter, field) {
+    const row = filter !== "" && this.draft !== null ? rowOf(this.draft, field) : undefined;
+    return row === undefined ? filter : besides(this.draft, row);
   }
 
   draw() {
     const held = this.body.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
     const facets = [...this.shown.values()].filter(({ values }) => values.length > 0);
-    replace(this.scope, facets.length === 0 ? "" : scopeText(this.filtered));
+    replace(this.scope, facets.length === 0 ? "" : scopeText(facets, this.filter !== ""));
     replace(this.body, facets.map((facet) => this.section(facet)));
     if (facets.length === 0) replace(this.body, h("p", { class: "muted" }, this.suggestions.names.length === 0 ? "There is nothing to count yet." : "Choose attributes to see their most frequent values."));
     if (held) this.body.querySelector(`[data-focus="${CSS.escape(held)}"]`)?.focus();
@@ -106,16 +140,16 @@ export class Facets {
     return h("section", { class: "facet" }, h("h3", {}, h("bdi", { title: label.length > 24 ? label : null }, label)), list, toggle);
   }
 
-  button(facet, { value, weight }, most) {
+  button(facet, { value, weight, estimate }, most) {
     const json = JSON.stringify(value);
     const held = this.draft !== null && rowOf(this.draft, facet.field)?.values.includes(json);
     const text = showValue(json);
     const act = () => (this.draft === null ? replace(this.status, "Mend the filter first.") : this.toggle(facet, json, held));
     return h(
       "button",
-      { type: "button", class: "facet-value", "aria-pressed": String(Boolean(held)), "aria-label": `${text}, ${plural(weight, "context")}`, "data-focus": `${facet.name} ${json}`, title: text.length > 20 ? text.slice(0, 400) : null, onclick: act },
+      { type: "button", class: "facet-value", "aria-pressed": String(Boolean(held)), "aria-label": `${text}, ${about(plural(weight, "context"), estimate)}`, "data-focus": `${facet.name} ${json}`, title: text.length > 20 ? text.slice(0, 400) : null, onclick: act },
       h("bdi", { class: "facet-text" }, value === "" ? "(empty text)" : text),
-      h("span", { class: "number muted" }, compact(weight)),
+      h("span", { class: "number muted" }, about(compact(weight), estimate)),
       h("progress", { class: "facet-bar", max: most, value: weight, "aria-hidden": "true" }),
     );
   }
@@ -136,6 +170,9 @@ export class Facets {
 // Values that hardly any two contexts share say nothing about them all.
 const isGrouping = (values) => values.length > 0 && values.reduce((sum, { weight }) => sum + weight, 0) >= 2 * values.length;
 
-function scopeText(filtered) {
-  return filtered ? "Counts of all contexts here, not only of those found; large ones are estimates." : "Counts of all contexts here; large ones are estimates.";
+function scopeText(facets, filtered) {
+  const narrowed = facets.some((facet) => facet.narrowed);
+  const scope = narrowed ? "Counts of the contexts found; a condition on the attribute itself is left out" : filtered ? "Counts of all contexts here, not only of those found" : "Counts of all contexts here";
+  const estimates = facets.some(({ values }) => values.some(({ estimate }) => estimate)) ? "; ~ are estimates" : "";
+  return `${scope}${estimates}.${facets.some(({ partial }) => partial) ? " There may be more values." : ""}`;
 }

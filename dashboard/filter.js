@@ -158,6 +158,16 @@ export function slotAt(text, caret) {
   return { ...about, slot: state.expect, list: false, start: caret, end: caret, typed: "", quoted: false };
 }
 
+/// The conditions left of the one at `caret` that must hold with it; empty where that would take reading parentheses.
+export function conditionsBefore(text, caret) {
+  const { tokens } = scan(text.slice(0, caret));
+  const joints = tokens.filter(({ type }) => type === "joint");
+  const last = joints.at(-1);
+  if (last === undefined || text[last.start] !== "," || tokens.some(({ type }) => type === "paren")) return "";
+  const either = joints.findLast(({ start }) => text[start] === "|");
+  return text.slice(either?.end ?? 0, last.start).trim();
+}
+
 // The element of an unclosed list that the caret is in; `after` tells that it is complete and wants a comma or the end.
 function listElement(text, start, caret) {
   let at = start + 1;

@@ -22,6 +22,11 @@ export function plural(number, one, many = `${one}s`) {
   return `${count(number)} ${number === 1 ? one : many}`;
 }
 
+/// A count that was not counted to the end is marked.
+export function about(text, estimate) {
+  return estimate ? `~${text}` : text;
+}
+
 /// A rate per second: one decimal while small, so that a trickle does not read as silence.
 export function rate(number) {
   if (!known(number)) return UNKNOWN;

@@ -23,8 +23,9 @@ const OPERATOR_WORDS = {
 const PLACEHOLDERS = { before: "2026-01-31T00:00:00Z", after: "2026-01-31T00:00:00Z", anyOf: "add a value", contains: "add a value" };
 
 export class BuilderRow {
-  constructor({ row, suggestions, onedit, oncommit, onremove }) {
-    Object.assign(this, { row, suggestions, onedit, oncommit });
+  /// `within()`: the filter of what else must hold, which narrows the suggestions.
+  constructor({ row, suggestions, within, onedit, oncommit, onremove }) {
+    Object.assign(this, { row, suggestions, within, onedit, oncommit });
     this.field = new PickField({
       label: "Field",
       placeholder: "Field, like user.plan",
@@ -51,7 +52,7 @@ export class BuilderRow {
   }
 
   fieldsFor(typed, signal) {
-    const slot = { slot: "field", typed };
+    const slot = { slot: "field", typed, within: this.within() };
     return [this.suggestions.local(slot), () => this.suggestions.remote(slot, signal)];
   }
 
@@ -117,7 +118,7 @@ export class BuilderRow {
   valuesFor(typed, signal) {
     const { field, operator } = this.row;
     if (field === "") return [[], async () => null];
-    const slot = { slot: "value", field, operator, typed: typed.startsWith('"') ? unquote(typed) : typed, list: false, quoted: false };
+    const slot = { slot: "value", field, operator, typed: typed.startsWith('"') ? unquote(typed) : typed, list: false, quoted: false, within: this.within() };
     return [this.suggestions.local(slot), () => this.suggestions.remote(slot, signal)];
   }
 

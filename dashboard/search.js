@@ -138,7 +138,7 @@ export class SearchView {
       this.search();
     }
     this.scroll = 0;
-    if (!this.facets.node.hidden && this.facets.shown.size === 0) this.loadFacets();
+    if (!this.facets.node.hidden && !this.facets.isCurrent) this.loadFacets();
   }
 
   /// What the rows depend on; the columns are not part of it.
@@ -223,7 +223,8 @@ export class SearchView {
   }
 
   markFacets() {
-    this.facets.mark(readDraft(filterOf(this.state.filter)), this.state.filter.trim() !== "");
+    const filter = filterOf(this.state.filter).trim();
+    this.facets.mark(readDraft(filter), filter);
   }
 
   // Asking, and showing what came.

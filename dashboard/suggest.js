@@ -2,13 +2,14 @@
 //!
 //! In: a slot from `filter.slotAt`, the attribute look-ups of the server. Out: a ranked, bounded list of `Suggestion`
 //! `{type, label, detail, insert, caret, more, given}`: `insert` replaces the slot's range, `caret` is counted back from its end,
-//! `more` says that completion should go on at once, and `given` is a suggested value itself.
+//! `more` says that completion should go on at once, and `given` is a suggested value itself. The slot's `within` is a filter:
+//! names and values are then those of the contexts that it finds.
 //! Promise: `local` answers from memory without waiting; `remote` adds what the server knows and can be aborted.
 //! Not here: the list on the screen and its keys (`combobox`).
 
 import { attributeNames, attributeValues } from "./api.js";
 import { formatField, formatValue, operatorsOf, OWN_FIELDS, readField } from "./filter.js";
-import { attributeLabel, compact, plural, valueText } from "./format.js";
+import { about, attributeLabel, compact, plural, valueText } from "./format.js";
 
 const SUGGESTIONS_MAX = 50;
 const ANSWERS_MAX = 200;
@@ -54,7 +55,7 @@ export class Suggestions {
 
   /// Attribute names of the environment as `{kind, pointer, weight, redacted}`, the first hundred of each kind.
   async load(signal) {
-    const answer = await this.ask("names", () => attributeNames(this.place, "", signal));
+    const answer = await this.ask("names", () => attributeNames(this.place, "", "", signal));
     this.names = namesOf(answer);
     return this.names;
   }
@@ -72,30 +73,51 @@ export class Suggestions {
 
   /// The full list for the slot, or `null` when the server has nothing to add.
   async remote(slot, signal) {
+    const within = slot.within ?? "";
+    try {
+      return await this.found(slot, within, signal);
+    } catch (error) {
+      // The other conditions would cost too much, or are of no use to the server.
+      if (within === "" || error.status !== 400) throw error;
+      return this.found(slot, "", signal);
+    }
+  }
+
+  async found(slot, within, signal) {
     if (slot.slot === "field") {
-      const [, found] = await Promise.all([this.load(signal), this.moreNames(slot.typed, signal)]);
-      return this.fields(slot, found.concat(this.names));
+      const [, found] = await Promise.all([this.load(signal), this.moreNames(slot.typed, signal, within)]);
+      // What no context has together with the other conditions comes last.
+      return this.fields(slot, found.concat(within === "" ? this.names : this.names.map((name) => ({ ...name, weight: 0 }))));
     }
     if (slot.slot !== "value" || slot.after || ["exists", "before", "after"].includes(slot.operator)) return null;
     const { own, kind, pointer } = readField(slot.field, this.kinds);
     if (own !== undefined && own !== "key") return null;
     const name = own === "key" ? "/key" : pointer;
-    const answers = await this.valuesIn(kind, name, slot.typed, signal);
-    return values(slot, valuesOf(answers.flatMap(({ items }) => items ?? [])));
+    const answers = await this.valuesIn({ kind, name, typed: slot.typed, within }, signal);
+    return values(slot, valuesOf(answers));
   }
 
-  /// The most frequent values of an attribute as `{value, weight}`; a kind of `null` means every kind.
-  async valuesOfAttribute(kind, pointer, signal) {
-    const answers = await this.valuesIn(kind, pointer, "", signal);
-    return valuesOf(answers.flatMap(({ items }) => items ?? []));
+  /// The most frequent values of an attribute among the contexts that `within` finds, `{values: [{value, weight, estimate}],
+  /// partial}`; a kind of `null` means every kind.
+  async valuesOfAttribute(kind, pointer, within, signal) {
+    const answers = await this.valuesIn({ kind, name: pointer, typed: "", within }, signal);
+    return { values: valuesOf(answers), partial: answers.some(({ isPartial }) => isPartial === true) };
+  }
+
+  /// Kinds among the contexts that `within` finds, `{values, partial}`: every context has a key.
+  async valuesOfKind(within, signal) {
+    const answer = await this.ask(`kinds ${within}`, () => attributeNames(this.place, 'name startsWith "/key"', within, signal));
+    const keys = namesOf(answer).filter(({ pointer }) => pointer === "/key");
+    const kinds = keys.map(({ kind, weight, estimate }) => ({ value: kind, weight, estimate }));
+    return { values: kinds.sort((a, b) => b.weight - a.weight), partial: answer.isPartial === true };
   }
 
   // A server of the current API generation wants a kind in every question, so all of them are asked about in turn.
-  async valuesIn(kind, name, typed, signal) {
+  async valuesIn({ kind, name, typed, within }, signal) {
     const answerFor = (of) => {
       const terms = [of && `kind equals ${JSON.stringify(of)}`, typed && `value startsWith ${JSON.stringify(typed)}`];
       const filter = terms.filter(Boolean).join(",");
-      return this.ask(`values ${name} ${filter}`, () => attributeValues(this.place, name, filter, SUGGESTIONS_MAX, signal));
+      return this.ask(`values ${JSON.stringify([name, filter, within])}`, () => attributeValues(this.place, name, filter, within, SUGGESTIONS_MAX, signal));
     };
     try {
       return [await answerFor(kind)];
@@ -105,13 +127,13 @@ export class Suggestions {
     }
   }
 
-  async moreNames(typed, signal) {
+  async moreNames(typed, signal, within = "") {
     const { own, kind, pointer } = readField(typed, this.kinds);
-    if (own !== undefined || typed === "") return [];
+    if (within === "" && (own !== undefined || typed === "")) return [];
     const start = typed.includes(".") ? pointer : `/${typed}`;
     const terms = [kind && `kind equals ${JSON.stringify(kind)}`, start !== "/" && `name startsWith ${JSON.stringify(start)}`];
     const filter = terms.filter(Boolean).join(",");
-    return namesOf(await this.ask(`names ${filter}`, () => attributeNames(this.place, filter, signal)));
+    return namesOf(await this.ask(`names ${JSON.stringify([filter, within])}`, () => attributeNames(this.place, filter, within, signal)));
   }
 
   fields(slot, names) {
@@ -151,14 +173,16 @@ export class Suggestions {
 }
 
 function namesOf(answer) {
-  return (answer.items ?? []).flatMap(({ kind, names }) => names.map(({ name, weight, redacted }) => ({ kind, pointer: name, weight, redacted: redacted === true })));
+  return (answer.items ?? []).flatMap(({ kind, names }) => names.map(({ name, weight, redacted, isEstimate }) => ({ kind, pointer: name, weight, redacted: redacted === true, estimate: isEstimate === true })));
 }
 
-function valuesOf(items) {
+function valuesOf(answers) {
   const byValue = new Map();
-  for (const { name, weight } of items.flatMap(({ values: list }) => list)) {
+  const listed = answers.flatMap(({ items }) => items ?? []).flatMap(({ values: list }) => list);
+  for (const { name, weight, isEstimate } of listed) {
     const id = JSON.stringify(name);
-    byValue.set(id, { value: name, weight: (byValue.get(id)?.weight ?? 0) + weight });
+    const known = byValue.get(id);
+    byValue.set(id, { value: name, weight: (known?.weight ?? 0) + weight, estimate: known?.estimate === true || isEstimate === true });
   }
   return [...byValue.values()].sort((a, b) => b.weight - a.weight || valueText(a.value).localeCompare(valueText(b.value)));
 }
@@ -219,7 +243,7 @@ function offer(slot, texts, { raw = false } = {}) {
 }
 
 function values(slot, found) {
-  return found.slice(0, SUGGESTIONS_MAX).map((entry) => ({ ...value(slot, entry.value, compact(entry.weight)), hint: plural(entry.weight, "context") }));
+  return found.slice(0, SUGGESTIONS_MAX).map((entry) => ({ ...value(slot, entry.value, about(compact(entry.weight), entry.estimate)), hint: about(plural(entry.weight, "context"), entry.estimate) }));
 }
 
 function value(slot, given, detail, raw = false) {

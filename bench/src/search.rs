@@ -309,7 +309,40 @@ fn ask(indexer: &Indexer, arguments: &SearchArgs) -> anyhow::Result<()> {
     measure("names of attributes", arguments.questions, || {
         let one = someone(&mut chance);
         Ok(Box::new(move || Ok(indexer.attribute_names(&one.environment, None, &[])?.len() as u64)))
-    })
+    })?;
+    ask_within(indexer, arguments)
+}
+
+/// Look-ups among the contexts that a filter finds.
+fn ask_within(indexer: &Indexer, arguments: &SearchArgs) -> anyhow::Result<()> {
+    let look_ups = [
+        ("values of plan within a city", "plan", "city"),
+        ("values of city within a plan", "/address/city", "plan"),
+        ("values of e-mail within a plan", "email", "plan"),
+        ("names of attributes within a plan", "", "plan"),
+    ];
+    for (what, attribute, within) in look_ups {
+        let mut chance = Chance(arguments.seed ^ 0x17_1d);
+        let path = AttributePath::parse(attribute);
+        measure(what, arguments.questions, || {
+            let one = make(arguments.seed, chance.below(arguments.contexts as u64) as usize);
+            let text = match within {
+                "city" => format!(r#"user./address/city equals "City {}""#, chance.below(5000)),
+                _ => "user.plan equals gold".to_owned(),
+            };
+            let (filter, path) = (Filter::parse(&text, Subject::Contexts)?, path.clone());
+            Ok(Box::new(move || {
+                if attribute.is_empty() {
+                    let names = indexer.attribute_names_within(&one.environment, &filter, None, &[])?;
+                    return Ok(names.found.len() as u64);
+                }
+                let kind = Some("user");
+                let found = indexer.attribute_values_within(&one.environment, &filter, kind, &path, &[], 50)?.found;
+                Ok(found.iter().map(|(_, values)| values.len() as u64).sum())
+            }))
+        })?;
+    }
+    Ok(())
 }
 
 type Question<'a> = Box<dyn Fn() -> indexer::Result<u64> + 'a>;

@@ -194,11 +194,15 @@ pub enum Contexts {
     #[command(after_help = EXPORT_HELP)]
     Export(Export),
     /// List names of attributes, the most frequent first.
-    #[command(after_help = "Example:\n  tidegate contexts attributes add --kind user")]
+    #[command(
+        after_help = "Examples:\n  tidegate contexts attributes add --kind user\n  tidegate contexts attributes --filter \
+                      'plan equals gold'"
+    )]
     Attributes(Attributes),
     /// List the values of an attribute, the most frequent first.
     #[command(
-        after_help = "Examples:\n  tidegate contexts values plan\n  tidegate contexts values /address/city re --kind user"
+        after_help = "Examples:\n  tidegate contexts values plan\n  tidegate contexts values /address/city re --kind user\n  \
+                      tidegate contexts values plan --filter 'seats after 1000'"
     )]
     Values(Values),
 }
@@ -260,6 +264,9 @@ pub struct Attributes {
     /// Only of contexts of this kind.
     #[arg(long)]
     pub kind: Option<String>,
+    /// Only of contexts that this filter finds; it is that of `contexts search`.
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<String>,
     /// Most names of each kind.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub limit: u16,
@@ -277,6 +284,9 @@ pub struct Values {
     /// Only of contexts of this kind.
     #[arg(long)]
     pub kind: Option<String>,
+    /// Only of contexts that this filter finds; it is that of `contexts search`.
+    #[arg(long, value_name = "FILTER")]
+    pub filter: Option<String>,
     /// Most values of each kind.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub limit: u16,

@@ -7,16 +7,14 @@
 use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::{BytesColumn, Column};
-use tantivy::schema::{Field, Value as _};
-use tantivy::store::StoreReader;
-use tantivy::{DocAddress, DocId, Score, SegmentReader, TantivyDocument};
+use tantivy::schema::Field;
+use tantivy::{DocAddress, DocId, Score, SegmentReader};
 
 use crate::index::{ALONE_AT, LAST_SEEN, ORDER};
-use crate::record::ContextRecord;
+use crate::matches::{Examine, Examiner};
 
 /// The orders that a client may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -107,12 +105,6 @@ pub struct ShardHits {
     pub is_too_broad: bool,
 }
 
-/// Tests a stored state and names the last-seen time to order it by, or None if it does not match.
-pub type Examine = Arc<dyn Fn(&ContextRecord) -> Option<i64> + Send + Sync>;
-
-/// Documents of one search that are tested one by one at most; each costs a read of the document store.
-pub const EXAMINED_MAX: u64 = 200_000;
-
 /// Which time of a document counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Time {
@@ -161,14 +153,11 @@ pub struct SegmentPage {
     after: Option<(i64, i64)>,
     count: usize,
     cutoff: i64,
-    examine: Option<(Examine, StoreReader, Field)>,
-    examined: u64,
-    examined_max: u64,
+    examiner: Option<Examiner>,
     counts: bool,
     /// The worst of the best is on top.
     best: BinaryHeap<SegmentHit>,
     total: u64,
-    failure: Option<tantivy::TantivyError>,
 }
 
 impl Collector for PageCollector {
@@ -196,10 +185,7 @@ impl Collector for PageCollector {
             }
             _ => None,
         };
-        let examine = match &self.examine {
-            Some(examine) => Some((Arc::clone(examine), reader.get_store_reader(16)?, self.record_field)),
-            None => None,
-        };
+        let examiner = |examine| Examiner::new(examine, reader, self.record_field, self.examined_max);
         Ok(SegmentPage {
             segment,
             sort: self.sort,
@@ -212,13 +198,10 @@ impl Collector for PageCollector {
             after,
             count: self.count,
             cutoff: self.cutoff,
-            examine,
-            examined: 0,
-            examined_max: self.examined_max,
+            examiner: self.examine.as_ref().map(examiner).transpose()?,
             counts: self.counts,
             best: BinaryHeap::with_capacity(self.count + 1),
             total: 0,
-            failure: None,
         })
     }
 
@@ -250,25 +233,6 @@ impl SegmentPage {
         });
         !is_before_page && (self.best.len() < self.count || self.best.peek().is_some_and(|worst| hit < worst))
     }
-
-    fn examined_last_seen(&mut self, document: DocId) -> Option<i64> {
-        let (examine, store, field) = self.examine.as_ref()?;
-        self.examined += 1;
-        if self.examined > self.examined_max {
-            return None;
-        }
-        match store.get::<TantivyDocument>(document) {
-            Ok(stored) => {
-                let bytes = stored.get_first(*field).and_then(|value| value.as_bytes());
-                let record = ContextRecord::from_bytes(bytes.unwrap_or_default()).ok()?;
-                examine(&record)
-            }
-            Err(error) => {
-                self.failure = Some(error);
-                None
-            }
-        }
-    }
 }
 
 impl SegmentCollector for SegmentPage {
@@ -286,8 +250,8 @@ impl SegmentCollector for SegmentPage {
         if !self.counts && !self.is_on_page(&hit) {
             return;
         }
-        if self.examine.is_some() {
-            match self.examined_last_seen(document) {
+        if let Some(examiner) = &mut self.examiner {
+            match examiner.examine(document) {
                 Some(of_version) => last_seen = of_version,
                 None => return,
             }
@@ -303,9 +267,7 @@ impl SegmentCollector for SegmentPage {
     }
 
     fn harvest(self) -> tantivy::Result<ShardHits> {
-        if let Some(error) = self.failure {
-            return Err(error);
-        }
+        let is_too_broad = self.examiner.map(Examiner::finish).transpose()?.unwrap_or(false);
         let mut hits = Vec::with_capacity(self.best.len());
         for hit in self.best {
             let mut order = Vec::new();
@@ -315,6 +277,6 @@ impl SegmentCollector for SegmentPage {
             let place = Place { time_key: hit.time_key, order: self.sort.order_key(&order) };
             hits.push(Hit { place, address: DocAddress::new(self.segment, hit.document) });
         }
-        Ok(ShardHits { hits, total: self.total, is_too_broad: self.examined > self.examined_max })
+        Ok(ShardHits { hits, total: self.total, is_too_broad })
     }
 }

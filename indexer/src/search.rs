@@ -15,9 +15,10 @@ use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, Scope};
 use crate::index::{ShardReader, order_bytes};
 use crate::lookup::values::{Tally, Values, Wanted};
-use crate::lookup::{self, Names};
-use crate::page::{EXAMINED_MAX, Examine, Hit, PageCollector, Place, Sort, Time};
-use crate::query::{Ground, compile};
+use crate::lookup::{self, Names, WantedNames};
+use crate::matches::{EXAMINED_MAX, Examine, MatchCollector, Matches};
+use crate::page::{Hit, PageCollector, Place, Sort, Time};
+use crate::query::{Compiled, Ground, compile};
 use crate::record::ContextRecord;
 use crate::scan::Budget;
 use crate::shard::Shard;
@@ -88,7 +89,48 @@ pub(crate) struct Located {
     pub searcher: Searcher,
 }
 
+/// All matches of one shard, and where their records are read.
+pub(crate) struct Gathered {
+    pub matches: Matches,
+    pub reader: ShardReader,
+    pub searcher: Searcher,
+}
+
 impl Question<'_> {
+    fn compiled(&self, reader: &ShardReader, searcher: &Searcher) -> Compiled {
+        let Self { request, environment, kinds, budget, .. } = self;
+        let (terms, last_seen) = (reader.fields().terms, reader.fields().last_seen);
+        let has_term = |term: &[u8]| reader.has_term(searcher, term);
+        let ground = Ground { environment: *environment, kinds, terms, last_seen, has_term: &has_term, budget };
+        compile(&request.filter, ground)
+    }
+
+    /// All matches of one shard.
+    ///
+    /// # Errors
+    /// `NotOpen`, `TooBroad`, `Index`.
+    pub fn gather(&self, shard: &Shard) -> Result<Gathered> {
+        let reader = shard.reader()?;
+        let searcher = reader.searcher();
+        let compiled = self.compiled(&reader, &searcher);
+        let collector = MatchCollector {
+            cutoff: self.cutoff,
+            examine: (!compiled.is_exact).then(|| examiner(&self.request.filter, &self.kinds, self.cutoff)),
+            examined_max: EXAMINED_MAX,
+            record_field: reader.fields().record,
+        };
+        let matches = searcher.search(&compiled.query, &collector).map_err(Error::index("search"))?;
+        if matches.is_too_broad {
+            return Err(Error::TooBroad { max: EXAMINED_MAX });
+        }
+        Ok(Gathered { matches, reader, searcher })
+    }
+
+    /// Whether something was left out, as reading it would have cost too much.
+    pub fn is_partial(&self) -> bool {
+        self.budget.is_exceeded()
+    }
+
     /// The context, or its version that matches.
     pub fn found(&self, record: ContextRecord) -> FoundContext {
         let version = || newest_matching_version(&self.request.filter, &self.kinds, &record, self.cutoff);
@@ -133,7 +175,7 @@ impl Indexer {
         found.truncate(request.limit);
         let next = if has_more { found.last().map(|(place, _)| place.clone()) } else { None };
         let contexts = found.into_iter().map(|(_, context)| context).collect();
-        let is_partial = question.budget.is_exceeded();
+        let is_partial = question.is_partial();
         self.metrics.partial_searches.inc_by(u64::from(is_partial));
         Ok(SearchPage { contexts, total, next, is_partial })
     }
@@ -173,13 +215,10 @@ impl Indexer {
 
     /// Where the first matches of one shard are, one more than the limit.
     pub(crate) fn hits_of(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
-        let Question { request, environment, kinds, cutoff, budget, .. } = question;
+        let Question { request, kinds, cutoff, .. } = question;
         let reader = shard.reader()?;
         let searcher = reader.searcher();
-        let (terms, last_seen) = (reader.fields().terms, reader.fields().last_seen);
-        let has_term = |term: &[u8]| reader.has_term(&searcher, term);
-        let ground = Ground { environment: *environment, kinds, terms, last_seen, has_term: &has_term, budget };
-        let compiled = compile(&request.filter, ground);
+        let compiled = question.compiled(&reader, &searcher);
         let needs_version_time = question.by_version && matches!(request.sort, Sort::OldestFirst | Sort::NewestFirst);
         let is_examined = !compiled.is_exact || needs_version_time;
         let (examined_max, counts) = match question.effort {
@@ -235,11 +274,11 @@ impl Indexer {
     pub fn attribute_names(&self, environment: &Environment, kind: Option<&str>, prefixes: &[String]) -> Result<Names> {
         let _timer = self.metrics.lookup_seconds.start_timer();
         let mut names = Names::new();
+        let wanted = WantedNames::new(EnvironmentPrefix::new(environment), kind, prefixes);
         for shard in &self.shards {
-            let environment = EnvironmentPrefix::new(environment);
             shard.guarded("a look-up of names", || {
                 let reader = shard.reader()?;
-                lookup::names(&reader.searcher(), reader.fields().terms, environment, kind, prefixes, &mut names)
+                lookup::names(&reader.searcher(), reader.fields().terms, &wanted, &mut names)
                     .map_err(Error::index("look up attribute names"))
             })?;
         }
@@ -303,7 +342,7 @@ impl Indexer {
         self.kinds(EnvironmentPrefix::new(environment))
     }
 
-    fn kinds(&self, environment: EnvironmentPrefix) -> Result<Vec<String>> {
+    pub(crate) fn kinds(&self, environment: EnvironmentPrefix) -> Result<Vec<String>> {
         let mut kinds = Vec::new();
         for shard in &self.shards {
             shard.guarded("a look-up of kinds", || {

@@ -408,11 +408,7 @@ pub fn of_context<'a>(
     add(environment.listed());
     add(environment.kind(kind));
     applications.for_each(|application| add(environment.application(application)));
-    let mut listed_names = 0;
-    walk(context, &mut |pointer, value| {
-        let is_leaf = !value.is_object() && pointer != "/kind";
-        listed_names += usize::from(is_leaf);
-        let how = if is_leaf && listed_names <= LISTED_NAMES_MAX { exists::LEAF } else { exists::OTHER };
+    for_each_attribute(context, &mut |pointer, value, how| {
         add(environment.exists(kind, pointer, how));
         if value.as_str().is_some_and(is_long_text) {
             add(environment.exists(kind, pointer, exists::LONG_TEXT));
@@ -432,12 +428,28 @@ pub fn of_context<'a>(
             }
         }
     });
-    for path in redacted(context) {
-        let how = if path.get(context).is_some() { exists::REDACTED_KNOWN } else { exists::REDACTED };
-        add(environment.exists(kind, &path.pointer(), how));
-    }
+    for_each_held_back(context, &mut |pointer, how| add(environment.exists(kind, pointer, how)));
     for_each_word(key, context, &mut |word| add(environment.word(&word)));
     terms.into_iter().collect()
+}
+
+/// Calls `visit` with pointer and value of each attribute, and how it exists.
+pub fn for_each_attribute<'a>(context: &'a Map<String, Value>, visit: &mut impl FnMut(&str, &'a Value, u8)) {
+    let mut listed_names = 0;
+    walk(context, &mut |pointer, value| {
+        let is_leaf = !value.is_object() && pointer != "/kind";
+        listed_names += usize::from(is_leaf);
+        let is_listed = is_leaf && listed_names <= LISTED_NAMES_MAX;
+        visit(pointer, value, if is_listed { exists::LEAF } else { exists::OTHER });
+    });
+}
+
+/// Calls `visit` with the pointer of each attribute that is listed as held back, and how it exists.
+pub fn for_each_held_back(context: &Map<String, Value>, visit: &mut impl FnMut(&str, u8)) {
+    for path in redacted(context) {
+        let how = if path.get(context).is_some() { exists::REDACTED_KNOWN } else { exists::REDACTED };
+        visit(&path.pointer(), how);
+    }
 }
 
 /// All terms of an instance of several parts. `canonical`: its key.

@@ -51,7 +51,7 @@ impl Counted {
         let path = AttributePath::parse(attribute);
         let prefixes = [prefix.to_owned()];
         let found = self.flow.indexer.attribute_values(&environment(), Some("user"), &path, &prefixes, limit).unwrap();
-        found.into_iter().flat_map(|(_, values)| values).collect()
+        found.into_iter().flat_map(|(_, values)| values).map(|(value, weight)| (value, weight.contexts)).collect()
     }
 
     async fn put(&mut self, numbers: impl Iterator<Item = usize>, seconds_ago: i64, tag: impl Fn(usize) -> String) {

@@ -82,7 +82,11 @@ pub struct ContextLinks {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttributeNames {
+    /// Ours: there may be more than these. Left out where it is not so.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     pub items: Vec<NamesOfKind>,
 }
 
@@ -93,15 +97,23 @@ pub struct NamesOfKind {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttributeName {
     pub name: String,
     pub weight: i32,
+    /// Ours: not all contexts were counted.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_estimate: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub redacted: bool,
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttributeValues {
+    /// As of [`AttributeNames`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_partial: bool,
     pub items: Vec<ValuesOfKind>,
 }
 
@@ -112,9 +124,13 @@ pub struct ValuesOfKind {
 }
 
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct AttributeValue {
     pub name: serde_json::Value,
     pub weight: i32,
+    /// As of [`AttributeName`].
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub is_estimate: bool,
 }
 
 /// A count as clients can hold it: 32 bits.

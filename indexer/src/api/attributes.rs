@@ -1,6 +1,6 @@
 //! Names and values of attributes, for autocomplete.
 //!
-//! Source: context-search-api section 7.
+//! Source: context-search-api section 7; `withFilter` and the marks of estimates are ours.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use super::params::Params;
 use super::{Api, Call};
 use crate::attribute::AttributePath;
 use crate::filter::{Field, Filter, FilterError, Subject, Test};
+use crate::lookup::Weight;
+use crate::lookup::within::Within;
 
 const LIMIT_MAX: usize = 100;
 const NAMES_DEFAULT: usize = 100;
@@ -26,18 +28,24 @@ impl Api {
         let params = Params::from_query(call.query)?;
         let limit = params.limit(NAMES_DEFAULT, LIMIT_MAX)?;
         let narrowed = Narrowed::parse(params.filter_text(), "name", |field| *field == Field::Name)?;
+        let within = params.with_filter()?;
         if narrowed.is_void {
-            return Ok(Answer::ok(&AttributeNames { items: Vec::new() }));
+            return Ok(Answer::ok(&AttributeNames { is_partial: false, items: Vec::new() }));
         }
         let environment = call.environment.clone();
-        let names = self
+        let Within { found: names, is_partial } = self
             .blocking(move |indexer| {
-                indexer.attribute_names(&environment, narrowed.kind.as_deref(), &narrowed.prefixes)
+                let (kind, prefixes) = (narrowed.kind.as_deref(), &narrowed.prefixes);
+                match within {
+                    Some(filter) => indexer.attribute_names_within(&environment, &filter, kind, prefixes),
+                    None => indexer.attribute_names(&environment, kind, prefixes).map(Within::whole),
+                }
             })
             .await?;
         let mut by_kind: BTreeMap<String, Vec<AttributeName>> = BTreeMap::new();
         for ((kind, name), found) in names {
-            let name = AttributeName { name, weight: saturated(found.weight), redacted: found.redacted };
+            let (weight, is_estimate) = (saturated(found.weight.contexts), found.weight.is_estimate);
+            let name = AttributeName { name, weight, is_estimate, redacted: found.redacted };
             by_kind.entry(kind).or_default().push(name);
         }
         let items = by_kind
@@ -50,7 +58,7 @@ impl Api {
                 NamesOfKind { kind, names }
             })
             .collect();
-        Ok(Answer::ok(&AttributeNames { items }))
+        Ok(Answer::ok(&AttributeNames { is_partial, items }).partial_if(is_partial))
     }
 
     pub(super) async fn attribute_values(&self, call: &Call<'_>, name: String) -> Result<Answer, Problem> {
@@ -61,22 +69,33 @@ impl Api {
         if narrowed.kind.is_none() && !narrowed.is_void && self.access.generation == Generation::Current {
             return Err(Problem::invalid("filter: kind equals <kind> is required"));
         }
+        let within = params.with_filter()?;
         if narrowed.is_void {
-            return Ok(Answer::ok(&AttributeValues { items: Vec::new() }));
+            return Ok(Answer::ok(&AttributeValues { is_partial: false, items: Vec::new() }));
         }
         let environment = call.environment.clone();
         let path = AttributePath::parse(&name);
-        let values = self
+        let Within { found: values, is_partial } = self
             .blocking(move |indexer| {
-                indexer.attribute_values(&environment, narrowed.kind.as_deref(), &path, &narrowed.prefixes, limit)
+                let (kind, prefixes) = (narrowed.kind.as_deref(), &narrowed.prefixes);
+                match within {
+                    Some(filter) => {
+                        indexer.attribute_values_within(&environment, &filter, kind, &path, prefixes, limit)
+                    }
+                    None => indexer.attribute_values(&environment, kind, &path, prefixes, limit).map(Within::whole),
+                }
             })
             .await?;
-        let value = |(name, weight)| AttributeValue { name, weight: saturated(weight) };
+        let value = |(name, weight): (Value, Weight)| AttributeValue {
+            name,
+            weight: saturated(weight.contexts),
+            is_estimate: weight.is_estimate,
+        };
         let items = values
             .into_iter()
             .map(|(kind, values)| ValuesOfKind { kind, values: values.into_iter().map(value).collect() })
             .collect();
-        Ok(Answer::ok(&AttributeValues { items }))
+        Ok(Answer::ok(&AttributeValues { is_partial, items }).partial_if(is_partial))
     }
 }
 

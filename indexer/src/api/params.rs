@@ -11,12 +11,12 @@ use xxhash_rust::xxh3::xxh3_128;
 
 use super::access::Generation;
 use super::answers::Problem;
-use crate::filter::KEYS_MAX;
+use crate::filter::{Filter, FilterError, KEYS_MAX, Subject};
 use crate::page::Sort;
 
 type Result<T> = std::result::Result<T, Problem>;
 
-const KNOWN: [&str; 5] = ["filter", "limit", "sort", "continuationToken", "includeTotalCount"];
+const KNOWN: [&str; 6] = ["filter", "limit", "sort", "continuationToken", "includeTotalCount", "withFilter"];
 /// Those that a search also takes in its body.
 const SEARCH: [&str; 4] = ["filter", "limit", "sort", "continuationToken"];
 
@@ -28,6 +28,8 @@ pub struct Params {
     sort: Option<String>,
     pub token: Option<String>,
     include_total_count: Option<String>,
+    /// Ours, of a look-up: the filter of the contexts that count.
+    with_filter: Option<String>,
     /// Ours, of a body alone: the keys that a search is narrowed to.
     pub keys: Option<Vec<Value>>,
 }
@@ -40,6 +42,7 @@ impl Params {
             "sort" => Some(&mut self.sort),
             "continuationToken" => Some(&mut self.token),
             "includeTotalCount" => Some(&mut self.include_total_count),
+            "withFilter" => Some(&mut self.with_filter),
             _ => None,
         }
     }
@@ -101,6 +104,15 @@ impl Params {
             Some("false" | "False") => Ok(false),
             Some(_) => Err(Problem::invalid("includeTotalCount: expected true or false")),
         }
+    }
+
+    /// The filter of the contexts that count in a look-up; None: all do.
+    pub fn with_filter(&self) -> Result<Option<Filter>> {
+        let text = self.with_filter.as_deref().unwrap_or_default();
+        let filter = Filter::parse(text, Subject::Contexts);
+        let named = |error: FilterError| format!("withFilter: {} at offset {}", error.message, error.offset);
+        let filter = filter.map_err(|error| Problem::invalid(named(error)))?;
+        Ok((filter != Filter::ALL).then_some(filter))
     }
 
     pub fn filter_text(&self) -> &str {

@@ -14,7 +14,7 @@ use tantivy::index::SegmentId;
 use tantivy::postings::TermInfo;
 use tantivy::{InvertedIndexReader, Opstamp, SegmentReader};
 
-use super::living;
+use super::{Weight, living};
 use crate::scan::{Accept, Scan};
 use crate::terms::{Tag, text_end};
 
@@ -35,7 +35,7 @@ pub struct TopValue {
     pub term: Box<[u8]>,
     info: TermInfo,
     /// Living documents that have it.
-    pub living: u64,
+    pub living: Weight,
 }
 
 /// The values of a range that most living documents have; of those with equally many, the first by their text.
@@ -68,7 +68,7 @@ struct Candidate(TopValue);
 
 impl Candidate {
     fn rank(&self) -> (std::cmp::Reverse<u64>, &[u8]) {
-        (std::cmp::Reverse(self.0.living), shown_text(&self.0.term).map_or(&[], |(text, _)| text))
+        (std::cmp::Reverse(self.0.living.contexts), shown_text(&self.0.term).map_or(&[], |(text, _)| text))
     }
 }
 
@@ -125,7 +125,7 @@ impl RangeTop {
                 return Ok(true);
             }
             let living = living(segment, index, info)?;
-            if living > 0 {
+            if living.contexts > 0 {
                 best.push(Candidate(TopValue { term: term.into(), info: info.clone(), living }));
             }
             if best.len() > TOP_VALUES {
@@ -145,13 +145,13 @@ impl RangeTop {
         for value in &mut top.values {
             value.living = living(segment, index, &value.info)?;
         }
-        top.values.retain(|value| value.living > 0);
+        top.values.retain(|value| value.living.contexts > 0);
         top.deletes = segment.delete_opstamp();
         Ok((top.is_complete || top.values.len() * 2 >= TOP_VALUES).then_some(top))
     }
 
     /// Living documents of the value with this term, if it is among these.
-    pub fn find(&self, term: &[u8]) -> Option<u64> {
+    pub fn find(&self, term: &[u8]) -> Option<Weight> {
         let place = self.values.binary_search_by(|value| (*value.term).cmp(term)).ok()?;
         Some(self.values[place].living)
     }
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn memory_of_ranges_is_bounded() {
         let mut generations = Generations::default();
-        let value = TopValue { term: vec![7; 600].into(), info: TermInfo::default(), living: 1 };
+        let value = TopValue { term: vec![7; 600].into(), info: TermInfo::default(), living: Weight::exact(1) };
         let top = Arc::new(RangeTop { values: vec![value; TOP_VALUES], ..RangeTop::default() });
         let segment = SegmentId::generate_random();
         for number in 0..10_000_u32 {

@@ -7,14 +7,17 @@
 
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-use serde_json::Value;
+use hashbrown::{HashMap, HashSet};
+use serde_json::{Map, Value};
+use tantivy::postings::TermInfo;
 use tantivy::schema::Field;
-use tantivy::{Searcher, Term};
+use tantivy::{InvertedIndexReader, Searcher, Term};
 
-use super::living;
 use super::tops::{RangeTop, RememberedTops, shown_text};
+use super::{Weight, living};
+use crate::attribute::AttributePath;
 use crate::filter::fold_case;
+use crate::scan::{Accept, Scan};
 use crate::terms::{EnvironmentPrefix, Tag, family, read_value, text_end};
 
 /// Terms that one look-up reads at most where nothing is remembered, in all segments together.
@@ -23,7 +26,7 @@ pub const TERMS_READ_MAX: usize = 300_000;
 const COMPLETED: usize = 2;
 
 /// Values with the number of contexts that have them.
-pub type Values = Vec<(Value, u64)>;
+pub type Values = Vec<(Value, Weight)>;
 
 /// What is looked up: values of one attribute of one kind.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +49,7 @@ pub struct Tally<'a> {
     others: Vec<String>,
     pieces: Vec<Piece>,
     /// Weight by key: a term from behind the pointer, the same whether the value is whole or an element.
-    weights: HashMap<Vec<u8>, u64>,
+    weights: HashMap<Vec<u8>, Weight>,
     budget: usize,
 }
 
@@ -98,6 +101,62 @@ impl<'a> Tally<'a> {
         Ok(())
     }
 
+    /// Adds the values of a segment, as `weigh` counts the documents of a posting list. `budget`: terms that may be read. False:
+    /// there were more.
+    pub fn add_weighed(
+        &mut self,
+        index: &InvertedIndexReader,
+        budget: &mut usize,
+        weigh: &mut dyn FnMut(&TermInfo) -> tantivy::Result<Weight>,
+    ) -> tantivy::Result<bool> {
+        let Some(start) = self.start.clone() else { return Ok(true) };
+        let pointer_end = self.pointer.len();
+        let mut is_whole = true;
+        Scan::prefix(start, Accept::All).for_each(index, |term, info| {
+            if *budget == 0 {
+                is_whole = false;
+                return Ok(false);
+            }
+            *budget -= 1;
+            let term = &term[pointer_end..];
+            if shown_text(term).is_some() && has_prefixes(term, &self.others) {
+                let weight = weigh(info)?;
+                if weight.contexts > 0 {
+                    *self.weights.entry(key_of(term)).or_default() += weight;
+                }
+            }
+            Ok(true)
+        })?;
+        Ok(is_whole)
+    }
+
+    /// Adds the values of one context.
+    pub fn add_context(&mut self, context: &Map<String, Value>) {
+        let Wanted { environment, kind, pointer, .. } = self.wanted;
+        let Some(stored) = AttributePath::parse(pointer).get(context) else { return };
+        let elements = match stored {
+            Value::Array(elements) => elements.as_slice(),
+            single => std::slice::from_ref(single),
+        };
+        let begins = |term: &Vec<u8>| self.start.as_ref().is_some_and(|start| term.starts_with(start));
+        let scalars = elements.iter().filter(|element| !element.is_array() && !element.is_object());
+        let terms: HashSet<Vec<u8>> =
+            scalars.filter_map(|value| environment.value(kind, pointer, value, false)).filter(begins).collect();
+        for term in terms {
+            let key = &term[self.pointer.len()..];
+            if shown_text(key).is_some() && has_prefixes(key, &self.others) {
+                *self.weights.entry(key.to_vec()).or_default() += Weight::exact(1);
+            }
+        }
+    }
+
+    /// Takes what was added for a sample of `of` contexts of which there are `all`.
+    pub fn scale(&mut self, of: u64, all: u64) {
+        for weight in self.weights.values_mut() {
+            *weight = Weight::estimate(((weight.contexts * all + of / 2) / of.max(1)).max(1));
+        }
+    }
+
     /// The best keys so far, more than are wanted: those whose weights are worth completing.
     pub fn candidates(&mut self) -> Vec<Vec<u8>> {
         if self.pieces.iter().all(|piece| piece.top.is_complete) {
@@ -142,14 +201,14 @@ impl<'a> Tally<'a> {
         best.into_iter().filter_map(|(key, weight)| Some((value_of(&key)?, weight))).collect()
     }
 
-    fn best(&self, count: usize) -> Vec<(Vec<u8>, u64)> {
-        let mut ranked: Vec<(&Vec<u8>, u64)> = self.weights.iter().map(|(key, weight)| (key, *weight)).collect();
+    fn best(&self, count: usize) -> Vec<(Vec<u8>, Weight)> {
+        let mut ranked: Vec<(&Vec<u8>, Weight)> = self.weights.iter().map(|(key, weight)| (key, *weight)).collect();
         // Weights first; texts are read of what may be shown alone.
-        let by_weight = |left: &(&Vec<u8>, u64), right: &(&Vec<u8>, u64)| right.1.cmp(&left.1);
+        let by_weight = |left: &(&Vec<u8>, Weight), right: &(&Vec<u8>, Weight)| right.1.contexts.cmp(&left.1.contexts);
         if ranked.len() > count {
             ranked.select_nth_unstable_by(count, by_weight);
-            let least = ranked[count].1;
-            ranked.retain(|(_, weight)| *weight >= least);
+            let least = ranked[count].1.contexts;
+            ranked.retain(|(_, weight)| weight.contexts >= least);
         }
         ranked.sort_unstable_by(|left, right| {
             by_weight(left, right).then_with(|| (text_of(left.0), left.0).cmp(&(text_of(right.0), right.0)))
@@ -182,6 +241,9 @@ fn value_of(key: &[u8]) -> Option<Value> {
 }
 
 fn has_prefixes(term: &[u8], folded: &[String]) -> bool {
+    if folded.is_empty() {
+        return true;
+    }
     let Some(value) = value_of(&key_of(term)) else { return false };
     let text = fold_case(&value_text(&value));
     folded.iter().all(|prefix| text.starts_with(prefix))

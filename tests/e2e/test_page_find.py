@@ -1,0 +1,101 @@
+"""How the page finds: narrowed suggestions and counts.
+
+The contexts are those of the check data, some people, and a thousand members of a club. As in `test_page`, every test also fails
+on a script error, a violated policy or a request to another origin.
+"""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from test_page import (  # noqa: F401
+    PEOPLE,
+    address,
+    box,
+    chromium,
+    expect_keys,
+    in_address,
+    keys,
+    options,
+    script,
+    search,
+    settle,
+    shoot,
+    visit,
+)
+from test_page_builder import builder, facet
+from test_search import CONTEXTS
+
+MEMBERS = [
+    {"kind": "member", "key": f"m-{number:04}", "level": ["iron", "bronze"][number % 2], "points": number}
+    for number in range(1000)
+]
+ODD = [
+    {"kind": "user", "key": "o-1", "seats": "many", "name": "anna"},
+    {"kind": "user", "key": "o-2", "seats": ["a", "list"], "name": "Anna Lisa"},
+    {"kind": "user", "key": "o-3", "name": "Anne"},
+]
+ALL = [*CONTEXTS.values(), *PEOPLE, *ODD, *MEMBERS]
+
+
+@pytest.fixture(scope="module")
+def filled(server):
+    server.fill(ALL)
+    return server
+
+
+# Look-ups within the filter.
+
+
+def test_second_row_suggests_what_the_first_leaves(filled, visit):
+    page = visit(filled, address(filter="kind equals user, city equals x"))
+    settle(page)
+    value = builder(page).get_by_label("Value", exact=True).last
+    suggested = builder(page).locator(".filter-popup:not([hidden]) .filter-option")
+    # Recife is the city of an org alone.
+    with page.expect_response("**/context-attributes/*withFilter*"):
+        value.fill("Rec")
+    expect(suggested).to_have_count(0)
+    builder(page).get_by_label("Value", exact=True).first.fill("org")
+    value.fill("Reci")
+    expect(suggested).to_have_text([re.compile("Recife")])
+    page.keyboard.press("Escape")
+    box(page).fill("")
+    box(page).press_sequentially("plan equals gold, beta equals ")
+    gold = [context for context in ALL if context.get("plan") == "gold"]
+    expected = {str(context["beta"]).lower() for context in gold if "beta" in context}
+    expect(options(page)).to_have_count(len(expected))
+    assert {option.split("\n")[0] for option in options(page).all_inner_texts()} == expected
+
+
+def test_facets_count_what_is_found(filled, visit, shoot):
+    page = visit(filled, address(filter="user.seats before 10"))
+    few = [context for context in ALL if isinstance(context.get("seats"), int) and context["seats"] <= 10]
+    gold = [context for context in few if context.get("plan") == "gold"]
+    expect(facet(page, "plan", "gold")).to_have_accessible_name(f"gold, {len(gold)} contexts")
+    expect(page.locator(".facet-scope")).to_contain_text("Counts of the contexts found")
+    silver = sum(context.get("plan") == "silver" for context in few)
+    facet(page, "plan", "gold").click()
+    # Its own condition does not count, so that another value can be chosen instead.
+    expect(facet(page, "plan", "silver")).to_have_accessible_name(f"silver, {silver} contexts")
+    expect(facet(page, "kind", "user")).to_have_accessible_name(f"user, {len(gold)} contexts")
+    expect(page.get_by_role("button", name=re.compile("^member, "))).to_have_count(0)
+    shoot(page, "facets-narrowed")
+
+
+def test_counts_that_are_estimates_are_marked(filled, visit):
+    page = visit(filled)
+    settle(page)
+
+    def estimated(route):
+        answer = route.fetch().json()
+        for item in answer["items"]:
+            for value in item["values"]:
+                value["isEstimate"] = True
+        route.fulfill(json={**answer, "isPartial": True})
+
+    page.route("**/context-attributes/*withFilter*", estimated)
+    search(page, "user.plan exists true")
+    expect(facet(page, "plan", "gold")).to_have_accessible_name(re.compile("^gold, ~"))
+    expect(page.locator(".facet-scope")).to_contain_text("~ are estimates. There may be more values.")
