@@ -45,7 +45,7 @@ use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is begun anew.
-pub const FORMAT: u32 = 3;
+pub const FORMAT: u32 = 4;
 
 /// Names of the files that are not a segment's, as Tantivy gives them.
 pub const META_FILE: &str = "meta.json";

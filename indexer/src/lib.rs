@@ -9,7 +9,8 @@
 //!
 //! One shard per partition of the topic, each a Tantivy index with its own log offset inside its commits. The log never
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
-//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `keep` and `shard::seed` for what outlives the log,
+//! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `matches`, `ranked` and `lookup` for what needs all
+//! matches at once; `keep` and `shard::seed` for what outlives the log,
 //! `snapshot` and `shard::restore` for what outlives the machine.
 //! Must not know: how sightings get into the log, and what else is served on the listener.
 
@@ -43,6 +44,7 @@ mod instances;
 mod lookup;
 mod matches;
 mod page;
+mod ranked;
 mod search;
 mod token;
 mod wish;
@@ -69,6 +71,7 @@ pub use lookup::values::Values;
 pub use lookup::within::Within;
 pub use lookup::{NameWeight, Names, Weight};
 pub use page::{Place, Sort};
+pub use ranked::{AttributeSort, Ranking};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 pub use snapshot::SnapshotStore;
 pub use wish::Wish;

@@ -72,7 +72,7 @@ impl NameWeight {
 
 /// Whether look-ups of names tell of attributes that exist in this way.
 fn is_listed(how: u8) -> bool {
-    how != exists::OTHER && how != exists::LONG_TEXT
+    ![exists::OTHER, exists::OTHER_LIST, exists::LONG_TEXT].contains(&how)
 }
 
 /// Names by (kind, pointer).

@@ -83,6 +83,7 @@ impl Sort {
 /// A place in an order.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
+    /// Or what comes first in an order that is not by time.
     pub time_key: i64,
     pub order: Vec<u8>,
 }
@@ -174,12 +175,7 @@ impl Collector for PageCollector {
                     true => Bound::Included(place_order.as_slice()),
                     false => Bound::Excluded(place_order.as_slice()),
                 };
-                let (first, _) = order.dictionary().term_bounds_to_ord(bound, Bound::Unbounded)?;
-                let first = match first {
-                    Bound::Included(ordinal) => ordinal,
-                    Bound::Excluded(ordinal) => ordinal + 1,
-                    Bound::Unbounded => 0,
-                };
+                let first = first_ordinal(order, bound)?;
                 // Backwards, the first that is wanted is the one before.
                 Some((place.time_key, self.sort.rank(first) + i64::from(is_descending)))
             }
@@ -221,6 +217,16 @@ impl Collector for PageCollector {
         merged.hits.truncate(self.count);
         Ok(merged)
     }
+}
+
+/// The first ordinal whose bytes are within the bound.
+pub fn first_ordinal(order: &BytesColumn, from: Bound<&[u8]>) -> tantivy::Result<u64> {
+    let (first, _) = order.dictionary().term_bounds_to_ord(from, Bound::Unbounded)?;
+    Ok(match first {
+        Bound::Included(ordinal) => ordinal,
+        Bound::Excluded(ordinal) => ordinal + 1,
+        Bound::Unbounded => 0,
+    })
 }
 
 impl SegmentPage {

@@ -354,10 +354,8 @@ impl<'a> Compiler<'a> {
         let values = |value: &Value, is_element: bool| {
             kinds.iter().filter_map(|kind| environment.value(kind, pointer, value, is_element)).collect::<Vec<_>>()
         };
-        let exists = || {
-            let ways = [exists::LEAF, exists::OTHER];
-            self.terms(kinds.iter().flat_map(|kind| ways.map(|how| environment.exists(kind, pointer, how))))
-        };
+        let exists =
+            || self.terms(kinds.iter().flat_map(|kind| exists::ALL.map(|how| environment.exists(kind, pointer, how))));
         match test {
             Test::Equals(given) => self.terms(values(given, false)),
             Test::EqualsOneOf(given) => self.terms(given.iter().flat_map(|given| values(given, false))),
@@ -368,12 +366,9 @@ impl<'a> Compiler<'a> {
                 [whole, values(given, true)].concat()
             })),
             Test::Contains(given) if given.is_empty() => {
+                let all = exists();
                 self.is_exact = false;
-                self.terms(
-                    kinds.iter().flat_map(|kind| {
-                        [exists::LEAF, exists::OTHER].map(|how| environment.exists(kind, pointer, how))
-                    }),
-                )
+                all
             }
             Test::Contains(given) => {
                 let elements = all(given.iter().map(|given| self.terms(values(given, true))).collect());

@@ -27,7 +27,7 @@ impl Budget {
     }
 
     /// Takes a unit. False: none was left, and what it was for is left out.
-    fn take(&self) -> bool {
+    pub fn take(&self) -> bool {
         self.0.fetch_sub(1, Ordering::Relaxed) > 0
     }
 
@@ -166,7 +166,7 @@ impl Weight for UnionQuery {
     fn scorer(&self, segment: &SegmentReader, boost: Score) -> tantivy::Result<Box<dyn Scorer>> {
         let index = segment.inverted_index(self.field)?;
         let documents = BitSet::with_max_value(segment.max_doc());
-        let mut union = Union { index: &index, budget: &self.budget, postings: None, documents };
+        let mut union = Union { postings: Postings::new(&index, &self.budget), documents };
         for term in self.terms.iter() {
             if let Some(term_info) = index.get_term_info(&Term::from_field_bytes(self.field, term))? {
                 union.add(&term_info)?;
@@ -196,15 +196,34 @@ impl Weight for UnionQuery {
 
 /// The documents of one segment so far.
 struct Union<'a> {
-    index: &'a InvertedIndexReader,
-    budget: &'a Budget,
-    postings: Option<BlockSegmentPostings>,
+    postings: Postings<'a>,
     documents: BitSet,
 }
 
 impl Union<'_> {
     /// Adds the documents of a term. False: the budget ended.
     fn add(&mut self, term_info: &TermInfo) -> tantivy::Result<bool> {
+        let Self { postings, documents } = self;
+        postings.for_each(term_info, |document| {
+            documents.insert(document);
+        })
+    }
+}
+
+/// The posting lists of one segment, one after the other.
+pub struct Postings<'a> {
+    index: &'a InvertedIndexReader,
+    budget: &'a Budget,
+    postings: Option<BlockSegmentPostings>,
+}
+
+impl<'a> Postings<'a> {
+    pub fn new(index: &'a InvertedIndexReader, budget: &'a Budget) -> Self {
+        Self { index, budget, postings: None }
+    }
+
+    /// Calls `visit` with the documents of a term. False: the budget ended.
+    pub fn for_each(&mut self, term_info: &TermInfo, mut visit: impl FnMut(DocId)) -> tantivy::Result<bool> {
         // Opening a posting list costs more than reading one of a few documents, and a range may have 100,000 of them.
         match &mut self.postings {
             Some(postings) => self.index.reset_block_postings_from_terminfo(term_info, postings)?,
@@ -218,9 +237,7 @@ impl Union<'_> {
             if !self.budget.take() {
                 return Ok(false);
             }
-            for document in postings.docs() {
-                self.documents.insert(*document);
-            }
+            postings.docs().iter().for_each(|document| visit(*document));
             postings.advance();
         }
         Ok(true)

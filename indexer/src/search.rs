@@ -19,6 +19,7 @@ use crate::lookup::{self, Names, WantedNames};
 use crate::matches::{EXAMINED_MAX, Examine, MatchCollector, Matches};
 use crate::page::{Hit, PageCollector, Place, Sort, Time};
 use crate::query::{Compiled, Ground, compile};
+use crate::ranked::Ranking;
 use crate::record::ContextRecord;
 use crate::scan::Budget;
 use crate::shard::Shard;
@@ -71,13 +72,16 @@ pub(crate) enum Effort {
 
 /// A request, made ready for the shards.
 pub(crate) struct Question<'a> {
-    request: &'a SearchRequest,
-    environment: EnvironmentPrefix,
-    kinds: Arc<[String]>,
+    pub request: &'a SearchRequest,
+    /// Set where the order is none of [`Sort`].
+    pub ranking: Option<&'a Ranking>,
+    pub environment: EnvironmentPrefix,
+    /// Those that are stored, sorted, as far as anything depends on them.
+    pub kinds: Arc<[String]>,
     cutoff: i64,
     /// The filter is about versions: what is found is the newest that matches.
     by_version: bool,
-    budget: Budget,
+    pub budget: Budget,
     effort: Effort,
 }
 
@@ -162,17 +166,32 @@ impl Indexer {
     /// As [`Self::search`].
     pub fn search_since(&self, request: &SearchRequest, since: Option<UnixMicros>) -> Result<SearchPage> {
         let _timer = self.metrics.search_seconds.start_timer();
-        let question = self.question(request, since, Effort::Bounded)?;
+        self.answer(&self.question(request, since, Effort::Bounded)?)
+    }
+
+    /// [`Self::search`] in another order; that of the request does not count.
+    ///
+    /// # Errors
+    /// As [`Self::search`].
+    pub fn search_ranked(&self, request: &SearchRequest, ranking: &Ranking) -> Result<SearchPage> {
+        let _timer = self.metrics.search_seconds.start_timer();
+        let question = self.question(request, None, Effort::Bounded)?;
+        let kinds = self.kinds(question.environment)?.into();
+        self.answer(&Question { ranking: Some(ranking), kinds, ..question })
+    }
+
+    fn answer(&self, question: &Question<'_>) -> Result<SearchPage> {
+        let limit = question.request.limit;
         let mut found = Vec::new();
         let mut total = 0;
         for shard in &self.shards {
-            let (contexts, matched) = shard.guarded("a search", || self.search_shard(shard, &question))?;
+            let (contexts, matched) = shard.guarded("a search", || self.search_shard(shard, question))?;
             found.extend(contexts);
             total += matched;
         }
         found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-        let has_more = found.len() > request.limit;
-        found.truncate(request.limit);
+        let has_more = found.len() > limit;
+        found.truncate(limit);
         let next = if has_more { found.last().map(|(place, _)| place.clone()) } else { None };
         let contexts = found.into_iter().map(|(_, context)| context).collect();
         let is_partial = question.is_partial();
@@ -193,6 +212,7 @@ impl Indexer {
         };
         Ok(Question {
             request,
+            ranking: None,
             environment,
             kinds: self.stored_kinds(environment, &request.filter)?.into(),
             cutoff: since.map_or(i64::MIN, |since| since.0).max(self.cutoff()),
@@ -215,6 +235,9 @@ impl Indexer {
 
     /// Where the first matches of one shard are, one more than the limit.
     pub(crate) fn hits_of(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
+        if let Some(ranking) = question.ranking {
+            return ranking.locate(shard, question);
+        }
         let Question { request, kinds, cutoff, .. } = question;
         let reader = shard.reader()?;
         let searcher = reader.searcher();

@@ -9,7 +9,8 @@
 //! | `A` | | the context is listed |
 //! | `K` | kind, key (unfinished last) | identity; also of contexts that are not listed |
 //! | `k` | kind | contexts of this kind exist |
-//! | `x` | kind, pointer, `l` / `o` / `r` / `R` / `L` | attribute exists: a leaf / anything else; is held back: absent / present; is a text too long to stand in a term |
+//! | `x` | kind, pointer, `l` / `m` / `o` / `p` | attribute exists: listed, a scalar / a list; not listed, a scalar / a list or object |
+//! | `x` | kind, pointer, `r` / `R` / `L` | is held back: absent / present; is a text too long to stand in a term |
 //! | `v` | kind, pointer, text in lower case, tag, text as it stood if different | scalar value, or element of an array |
 //! | `w` | kind, pointer, `W` or `E`, hash | array or object, whole or as an element |
 //! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time |
@@ -72,8 +73,15 @@ const SPAN_LEVELS: [u32; 2] = [14, 22];
 
 /// How an attribute exists.
 pub mod exists {
+    /// Look-ups list the name. Whatever exists has one of these four, and has a value term if that says so.
     pub const LEAF: u8 = b'l';
+    pub const LEAF_LIST: u8 = b'm';
     pub const OTHER: u8 = b'o';
+    /// A list or an object, and look-ups do not list the name.
+    pub const OTHER_LIST: u8 = b'p';
+    pub const SCALARS: [u8; 2] = [LEAF, OTHER];
+    pub const LISTS: [u8; 2] = [LEAF_LIST, OTHER_LIST];
+    pub const ALL: [u8; 4] = [LEAF, LEAF_LIST, OTHER, OTHER_LIST];
     /// Listed as held back, and no value is known.
     pub const REDACTED: u8 = b'r';
     /// Listed as held back, but a value is known from another sighting.
@@ -320,7 +328,7 @@ impl TermBytes {
 }
 
 /// The longest start of `text` within `bytes_max` bytes.
-fn cut_at(text: &str, bytes_max: usize) -> &str {
+pub fn cut_at(text: &str, bytes_max: usize) -> &str {
     &text[..text.floor_char_boundary(bytes_max.min(text.len()))]
 }
 
@@ -345,18 +353,24 @@ pub fn read_text(bytes: &[u8]) -> Option<(Option<String>, &[u8])> {
     }
 }
 
-/// What follows the text at the front, whether that was cut or not. Reads nothing, so it serves long ranges.
-pub fn after_text(bytes: &[u8]) -> Option<&[u8]> {
+/// The text at the front as it is written, without its end, and what follows it, whether it was cut or not. Reads nothing, so it
+/// serves long ranges.
+pub fn split_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut at = 0;
     loop {
         at += bytes[at..].iter().position(|byte| *byte == 0)?;
         match bytes.get(at + 1)? {
             0xFF => at += 2,
-            1 => return bytes.get(at + 2..),
-            2 => return bytes.get(at + 2 + 16 + 2..),
+            1 => return Some((&bytes[..at], bytes.get(at + 2..)?)),
+            2 => return Some((&bytes[..at], bytes.get(at + 2 + 16 + 2..)?)),
             _ => return None,
         }
     }
+}
+
+/// What follows the text at the front.
+pub fn after_text(bytes: &[u8]) -> Option<&[u8]> {
+    split_text(bytes).map(|(_, rest)| rest)
 }
 
 /// Where a text that was not cut ends, its end included.
@@ -398,22 +412,19 @@ pub fn of_context<'a>(
     context: &Map<String, Value>,
     applications: impl Iterator<Item = &'a str>,
 ) -> Vec<Vec<u8>> {
-    let mut terms = HashSet::new();
-    let mut add = |term: Vec<u8>| {
-        if terms.len() < TERMS_MAX {
-            terms.insert(term);
-        }
-    };
-    add(environment.identity(kind, key));
-    add(environment.listed());
-    add(environment.kind(kind));
-    applications.for_each(|application| add(environment.application(application)));
+    let mut terms = BoundedTerms::default();
+    terms.add(environment.identity(kind, key));
+    terms.add(environment.listed());
+    terms.add(environment.kind(kind));
+    applications.for_each(|application| terms.add(environment.application(application)));
     for_each_attribute(context, &mut |pointer, value, how| {
-        add(environment.exists(kind, pointer, how));
+        let exists = environment.exists(kind, pointer, how);
+        // Both or none: what is known to exist must be found by its value, or it would be in no order.
+        terms.add_together([Some(exists), environment.value(kind, pointer, value, false)]);
+        let mut add = |term| terms.add(term);
         if value.as_str().is_some_and(is_long_text) {
             add(environment.exists(kind, pointer, exists::LONG_TEXT));
         }
-        environment.value(kind, pointer, value, false).into_iter().for_each(&mut add);
         let elements = match value {
             Value::Array(elements) => elements.as_slice(),
             single => std::slice::from_ref(single),
@@ -428,9 +439,27 @@ pub fn of_context<'a>(
             }
         }
     });
-    for_each_held_back(context, &mut |pointer, how| add(environment.exists(kind, pointer, how)));
-    for_each_word(key, context, &mut |word| add(environment.word(&word)));
-    terms.into_iter().collect()
+    for_each_held_back(context, &mut |pointer, how| terms.add(environment.exists(kind, pointer, how)));
+    for_each_word(key, context, &mut |word| terms.add(environment.word(&word)));
+    terms.0.into_iter().collect()
+}
+
+/// At most [`TERMS_MAX`] terms.
+#[derive(Default)]
+struct BoundedTerms(HashSet<Vec<u8>>);
+
+impl BoundedTerms {
+    fn add(&mut self, term: Vec<u8>) {
+        if self.0.len() < TERMS_MAX {
+            self.0.insert(term);
+        }
+    }
+
+    fn add_together(&mut self, terms: [Option<Vec<u8>>; 2]) {
+        if self.0.len() + terms.len() <= TERMS_MAX {
+            self.0.extend(terms.into_iter().flatten());
+        }
+    }
 }
 
 /// Calls `visit` with pointer and value of each attribute, and how it exists.
@@ -440,7 +469,13 @@ pub fn for_each_attribute<'a>(context: &'a Map<String, Value>, visit: &mut impl 
         let is_leaf = !value.is_object() && pointer != "/kind";
         listed_names += usize::from(is_leaf);
         let is_listed = is_leaf && listed_names <= LISTED_NAMES_MAX;
-        visit(pointer, value, if is_listed { exists::LEAF } else { exists::OTHER });
+        let how = match (is_listed, value.is_array() || value.is_object()) {
+            (true, false) => exists::LEAF,
+            (true, true) => exists::LEAF_LIST,
+            (false, false) => exists::OTHER,
+            (false, true) => exists::OTHER_LIST,
+        };
+        visit(pointer, value, how);
     });
 }
 

@@ -8,13 +8,14 @@ use super::answers::{
     Answer, ContextItem, ContextLinks, Contexts, Link, PageLinks, Problem, path_segment, query_string, rfc3339,
     saturated,
 };
-use super::params::{Params, binding_of};
+use super::params::{Order, Params, binding_of};
 use super::{Api, Call};
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, FilterError, Subject};
 use crate::page::{Place, Sort};
+use crate::ranked::Ranking;
 use crate::search::{FoundContext, SearchRequest};
-use crate::token::{self, Binding};
+use crate::token::{self, Binding, TokenError};
 
 const LIMIT_DEFAULT: usize = 20;
 const LIMIT_MAX: usize = 50;
@@ -23,8 +24,13 @@ impl Api {
     pub(super) async fn search(&self, call: &Call<'_>, body: &[u8]) -> Result<Answer, Problem> {
         let params = Params::from_query(call.query)?.with_body(body)?;
         let asked = Asked::new(call, params, self, Subject::Contexts, &[])?;
-        let request = asked.request(call);
-        let page = self.blocking(move |indexer| indexer.search(&request)).await?;
+        let (request, ranking) = (asked.request(call), asked.ranking.clone());
+        let page = self
+            .blocking(move |indexer| match ranking {
+                Some(ranking) => indexer.search_ranked(&request, &ranking),
+                None => indexer.search(&request),
+            })
+            .await?;
         let answer = answer(&asked, call, page.contexts, page.total, page.next, page.is_partial);
         Ok(Answer::ok(&answer).partial_if(page.is_partial))
     }
@@ -75,6 +81,9 @@ pub(super) struct Asked {
     pub filter: Filter,
     filter_text: String,
     sort: Option<Sort>,
+    /// An order beside `sort`.
+    ranking: Option<Ranking>,
+    sort_name: Option<String>,
     limit: usize,
     include_total_count: bool,
     binding: Binding,
@@ -100,16 +109,26 @@ impl Asked {
             }
             filter = filter.with_keys(keys);
         }
-        let sort = params.sort(api.access.generation)?;
+        let may_rank = subject == Subject::Contexts && bound_to.is_empty();
+        let (sort, ranking) = match params.sort(api.access.generation, may_rank)? {
+            None => (None, None),
+            Some(Order::Column(sort)) => (Some(sort), None),
+            Some(Order::Attribute(by)) => (None, Some(Ranking::Attribute(by))),
+        };
         let filter_text = params.filter_text().trim().to_owned();
-        let sort_name = sort.and_then(Sort::name).unwrap_or_default();
-        let id = call.environment.id();
-        let binding =
-            Binding::new(&[&[id.as_str(), filter_text.as_str(), sort_name, keys.as_str()], bound_to].concat());
+        let sort_name = ranking.as_ref().map(Ranking::name).or(sort.and_then(Sort::name).map(str::to_owned));
+        let (id, order) = (call.environment.id(), sort_name.as_deref().unwrap_or_default());
+        let binding = Binding::new(&[&[id.as_str(), filter_text.as_str(), order, keys.as_str()], bound_to].concat());
         let after = params.token.as_deref().map(|text| token::read(text, binding)).transpose()?;
+        let is_foreign = |after: &Place| ranking.as_ref().is_some_and(|ranking| !ranking.has_place(after));
+        if after.as_ref().is_some_and(is_foreign) {
+            return Err(TokenError::Damaged.into());
+        }
         Ok(Self {
             filter,
             sort,
+            ranking,
+            sort_name,
             limit: params.limit(LIMIT_DEFAULT, LIMIT_MAX)?,
             include_total_count: params.include_total_count()?,
             binding,
@@ -171,7 +190,7 @@ impl Asked {
             parameters.push(("filter", self.filter_text.as_str()));
         }
         parameters.push(("limit", limit.as_str()));
-        if let Some(sort) = self.sort.and_then(Sort::name) {
+        if let Some(sort) = &self.sort_name {
             parameters.push(("sort", sort));
         }
         if !self.include_total_count {

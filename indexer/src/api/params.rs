@@ -13,12 +13,21 @@ use super::access::Generation;
 use super::answers::Problem;
 use crate::filter::{Filter, FilterError, KEYS_MAX, Subject};
 use crate::page::Sort;
+use crate::ranked::AttributeSort;
 
 type Result<T> = std::result::Result<T, Problem>;
 
 const KNOWN: [&str; 6] = ["filter", "limit", "sort", "continuationToken", "includeTotalCount", "withFilter"];
 /// Those that a search also takes in its body.
 const SEARCH: [&str; 4] = ["filter", "limit", "sort", "continuationToken"];
+
+/// An order that can be asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    Column(Sort),
+    /// Ours.
+    Attribute(AttributeSort),
+}
 
 /// Parameters as sent.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -85,16 +94,20 @@ impl Params {
         limit_of("limit", self.limit.as_deref(), default, most)
     }
 
-    pub fn sort(&self, generation: Generation) -> Result<Option<Sort>> {
+    /// The order that is asked for. `may_rank`: one by an attribute may be.
+    pub fn sort(&self, generation: Generation, may_rank: bool) -> Result<Option<Order>> {
         match (&self.sort, generation) {
             (None, _) => Ok(None),
             (Some(_), Generation::Current) => {
                 Err(Problem::invalid("sort: not available in this generation of the API"))
             }
-            (Some(name), Generation::Union) => match Sort::from_name(name) {
-                Some(sort) => Ok(Some(sort)),
-                None => Err(Problem::invalid("sort: expected ts or -ts")),
-            },
+            (Some(name), Generation::Union) => {
+                let ranked = || AttributeSort::from_name(name).filter(|_| may_rank).map(Order::Attribute);
+                let order = Sort::from_name(name).map(Order::Column).or_else(ranked);
+                let more = if may_rank { ", attr:<attribute> or -attr:<attribute>" } else { "" };
+                let expected = || Problem::invalid(format!("sort: expected ts or -ts{more}"));
+                order.map(Some).ok_or_else(expected)
+            }
         }
     }
 
