@@ -17,7 +17,7 @@ use events::context::context_hash;
 use events::{Environment, LogBatch, Offset, SightingsBatch, Topic, TopicPartition, schema};
 use indexer::attribute::AttributePath;
 use indexer::filter::Subject;
-use indexer::{AttributeSort, Config, Filter, Indexer, Ranking, SearchRequest, Sort};
+use indexer::{AttributeSort, BestMatch, Config, Filter, Indexer, Ranking, SearchRequest, Sort};
 use runtime::{ByteSize, Runtime, Shutdown};
 
 pub const PARTITIONS: u32 = 2;
@@ -319,18 +319,20 @@ fn ask_ordered(indexer: &Indexer, arguments: &SearchArgs) -> anyhow::Result<()> 
     let by = |name: &str| AttributeSort::from_name(name).map(Ranking::Attribute);
     let city = |chance: &mut Chance| format!(r#"user./address/city equals "City {}""#, chance.below(5000));
     type Text<'a> = &'a dyn Fn(&mut Chance) -> String;
-    let searches: [(&str, Option<Ranking>, Text<'_>); 4] = [
+    let searches: [(&str, Option<Ranking>, Text<'_>); 5] = [
         ("everything, by e-mail", by("attr:/email"), &|_| String::new()),
         ("everything, by a date that is a number", by("-attr:/joined"), &|_| String::new()),
         ("one plan, by city", by("attr:/address/city"), &|_| "user.plan equals gold".to_owned()),
         ("one city, by e-mail", by("attr:/email"), &city),
+        ("words, best matches first", None, &|chance| format!("q equals \"City {}\"", chance.below(5000))),
     ];
     for (what, ranking, text) in searches {
         let mut chance = Chance(arguments.seed ^ 0x0bd3);
         measure(what, arguments.questions, || {
             let one = make(arguments.seed, chance.below(arguments.contexts as u64) as usize);
             let filter = Filter::parse(&text(&mut chance), Subject::Contexts)?;
-            let ranking = ranking.clone().context("an order")?;
+            let best_match = || BestMatch::of(&filter).map(Ranking::BestMatch);
+            let ranking = ranking.clone().or_else(best_match).context("an order")?;
             let environment = one.environment;
             let request = SearchRequest { environment, filter, sort: Sort::KindKey, limit: 20, after: None };
             Ok(Box::new(move || Ok(indexer.search_ranked(&request, &ranking)?.total)))

@@ -73,8 +73,26 @@ pub enum Test {
     Exists(bool),
     Before(FilterTime),
     After(FilterTime),
-    /// `q`: any of these texts, each as its words.
-    Words(Vec<Vec<String>>),
+    /// `q`: any of these texts.
+    Words(Vec<Phrase>),
+}
+
+/// A text to be found by its words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Phrase {
+    /// All of it in lower case, without blanks around it.
+    pub folded: String,
+    /// Each once, sorted.
+    pub words: Vec<String>,
+}
+
+impl Phrase {
+    pub fn new(text: &str) -> Self {
+        let mut distinct: Vec<String> = words(text).collect();
+        distinct.sort_unstable();
+        distinct.dedup();
+        Self { folded: fold_case(text.trim()), words: distinct }
+    }
 }
 
 /// Why a filter was refused. Shown to the client.
@@ -138,6 +156,14 @@ impl Filter {
             Some(root) if has_or(root) => None,
             _ => Some(self.predicates()),
         }
+    }
+
+    /// The texts of the first `q`.
+    pub fn first_phrases(&self) -> Option<&[Phrase]> {
+        self.predicates().into_iter().find_map(|predicate| match (&predicate.field, &predicate.test) {
+            (Field::Text, Test::Words(phrases)) => Some(phrases.as_slice()),
+            _ => None,
+        })
     }
 
     /// Whether versions are tested instead of contexts: some predicate names `applicationId`.

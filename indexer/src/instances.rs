@@ -120,6 +120,7 @@ impl Indexer {
         let compiled = compile_instances(&request.filter, ground);
         let collector = PageCollector {
             sort: request.sort,
+            ranker: None,
             time: Time::OfInstance,
             after: after.map(|(time_key, order, _)| Place { time_key: *time_key, order: order.clone() }),
             // Some versions of the instance there may be on the page before, others on this.

@@ -71,7 +71,7 @@ pub use lookup::values::Values;
 pub use lookup::within::Within;
 pub use lookup::{NameWeight, Names, Weight};
 pub use page::{Place, Sort};
-pub use ranked::{AttributeSort, Ranking};
+pub use ranked::{AttributeSort, BestMatch, Ranking};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 pub use snapshot::SnapshotStore;
 pub use wish::Wish;

@@ -15,6 +15,7 @@ use tantivy::{DocAddress, DocId, Score, SegmentReader};
 
 use crate::index::{ALONE_AT, LAST_SEEN, ORDER};
 use crate::matches::{Examine, Examiner};
+use crate::ranked::{Ranker, Ranks};
 
 /// The orders that a client may ask for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -118,6 +119,8 @@ pub enum Time {
 /// Collects a page.
 pub struct PageCollector {
     pub sort: Sort,
+    /// Set where something else than time comes before the default order.
+    pub ranker: Option<Ranker>,
     pub time: Time,
     pub after: Option<Place>,
     /// Whether the page may begin with the record at `after` itself.
@@ -146,6 +149,7 @@ struct SegmentHit {
 pub struct SegmentPage {
     segment: u32,
     sort: Sort,
+    ranks: Option<Ranks>,
     last_seen: Column<i64>,
     /// Where it says nothing, `last_seen` holds.
     instance_seen: Option<Column<i64>>,
@@ -185,6 +189,7 @@ impl Collector for PageCollector {
         Ok(SegmentPage {
             segment,
             sort: self.sort,
+            ranks: self.ranker.as_ref().map(|ranker| ranker.of_segment(reader)).transpose()?,
             last_seen: reader.fast_fields().i64(LAST_SEEN)?,
             instance_seen: match self.time {
                 Time::LastSeen => None,
@@ -230,6 +235,13 @@ pub fn first_ordinal(order: &BytesColumn, from: Bound<&[u8]>) -> tantivy::Result
 }
 
 impl SegmentPage {
+    fn time_key(&self, document: DocId, last_seen: i64) -> i64 {
+        match &self.ranks {
+            Some(ranks) => ranks.of(document),
+            None => self.sort.time_key(last_seen),
+        }
+    }
+
     /// Whether a match comes after the place, and before the last of the best so far.
     fn is_on_page(&self, hit: &SegmentHit) -> bool {
         let is_before_page = self.after.is_some_and(|(time_key, first)| match hit.time_key.cmp(&time_key) {
@@ -252,7 +264,7 @@ impl SegmentCollector for SegmentPage {
         }
         let ordinal = self.order.as_ref().and_then(|order| order.ords().first(document)).unwrap_or_default();
         let rank = self.sort.rank(ordinal);
-        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), rank, document };
+        let hit = SegmentHit { time_key: self.time_key(document, last_seen), rank, document };
         if !self.counts && !self.is_on_page(&hit) {
             return;
         }
@@ -263,7 +275,7 @@ impl SegmentCollector for SegmentPage {
             }
         }
         self.total += 1;
-        let hit = SegmentHit { time_key: self.sort.time_key(last_seen), ..hit };
+        let hit = SegmentHit { time_key: self.time_key(document, last_seen), ..hit };
         if self.is_on_page(&hit) {
             if self.best.len() == self.count {
                 self.best.pop();

@@ -151,14 +151,14 @@ impl<'a> Compiler<'a> {
             Field::Kinds => self.set(test, |text| vec![environment.kind(text)]),
             Field::KindKeys => self.set(test, |text| kind_key_terms(environment, text)),
             Field::Text => match test {
-                Test::Words(texts) => any(texts.iter().map(|words| self.words(words)).collect()),
+                Test::Words(texts) => any(texts.iter().map(|phrase| self.words(&phrase.words)).collect()),
                 _ => Box::new(EmptyQuery),
             },
             // Words of other attributes are found too: what is found is tested.
             Field::UserText => match test {
                 Test::Words(texts) => {
                     self.is_exact = false;
-                    any(texts.iter().map(|words| self.words(words)).collect())
+                    any(texts.iter().map(|phrase| self.words(&phrase.words)).collect())
                 }
                 _ => Box::new(EmptyQuery),
             },

@@ -6,9 +6,11 @@
 
 mod best;
 mod key;
+mod matching;
 mod walk;
 
 pub use key::AttributeSort;
+pub use matching::{BestMatch, Ranker, Ranks};
 
 use tantivy::schema::IndexRecordOption;
 
@@ -25,13 +27,15 @@ const BASIC: IndexRecordOption = IndexRecordOption::Basic;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Ranking {
     Attribute(AttributeSort),
+    BestMatch(BestMatch),
 }
 
 impl Ranking {
-    /// As a client names it.
+    /// Differs between different orders.
     pub fn name(&self) -> String {
         match self {
             Self::Attribute(by) => by.name(),
+            Self::BestMatch(_) => "best match".to_owned(),
         }
     }
 
@@ -39,20 +43,15 @@ impl Ranking {
     pub fn has_place(&self, place: &Place) -> bool {
         match self {
             Self::Attribute(by) => by.split(place).is_some(),
-        }
-    }
-
-    /// # Errors
-    /// `NotOpen`, `TooBroad`, `Index`, `Damaged`.
-    pub(crate) fn locate(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
-        match self {
-            Self::Attribute(by) => by.locate(shard, question),
+            Self::BestMatch(_) => true,
         }
     }
 }
 
 impl AttributeSort {
-    fn locate(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
+    /// # Errors
+    /// `NotOpen`, `TooBroad`, `Index`, `Damaged`.
+    pub(crate) fn locate(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
         let Gathered { matches, reader, searcher } = question.gather(shard)?;
         let mut best = Best::new(question.request.limit + 1, question.request.after.as_ref());
         let walk = Walk {

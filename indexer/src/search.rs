@@ -82,6 +82,8 @@ pub(crate) struct Question<'a> {
     /// The filter is about versions: what is found is the newest that matches.
     by_version: bool,
     pub budget: Budget,
+    /// For the order of what is found.
+    pub ranking_budget: Budget,
     effort: Effort,
 }
 
@@ -132,7 +134,7 @@ impl Question<'_> {
 
     /// Whether something was left out, as reading it would have cost too much.
     pub fn is_partial(&self) -> bool {
-        self.budget.is_exceeded()
+        self.budget.is_exceeded() || self.ranking_budget.is_exceeded()
     }
 
     /// The context, or its version that matches.
@@ -218,6 +220,7 @@ impl Indexer {
             cutoff: since.map_or(i64::MIN, |since| since.0).max(self.cutoff()),
             by_version: request.filter.names_application(),
             budget: Budget::new(budget),
+            ranking_budget: Budget::new(budget),
             effort,
         })
     }
@@ -235,11 +238,13 @@ impl Indexer {
 
     /// Where the first matches of one shard are, one more than the limit.
     pub(crate) fn hits_of(&self, shard: &Shard, question: &Question<'_>) -> Result<Located> {
-        if let Some(ranking) = question.ranking {
-            return ranking.locate(shard, question);
-        }
         let Question { request, kinds, cutoff, .. } = question;
         let reader = shard.reader()?;
+        let ranker = match question.ranking {
+            None => None,
+            Some(Ranking::BestMatch(best)) => Some(best.ranker(question, reader.fields().terms)),
+            Some(Ranking::Attribute(by)) => return by.locate(shard, question),
+        };
         let searcher = reader.searcher();
         let compiled = question.compiled(&reader, &searcher);
         let needs_version_time = question.by_version && matches!(request.sort, Sort::OldestFirst | Sort::NewestFirst);
@@ -250,6 +255,7 @@ impl Indexer {
         };
         let collector = PageCollector {
             sort: request.sort,
+            ranker,
             time: Time::LastSeen,
             after: request.after.clone(),
             with_after: false,

@@ -13,7 +13,7 @@ use super::{Api, Call};
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, FilterError, Subject};
 use crate::page::{Place, Sort};
-use crate::ranked::Ranking;
+use crate::ranked::{BestMatch, Ranking};
 use crate::search::{FoundContext, SearchRequest};
 use crate::token::{self, Binding, TokenError};
 
@@ -111,14 +111,16 @@ impl Asked {
         }
         let may_rank = subject == Subject::Contexts && bound_to.is_empty();
         let (sort, ranking) = match params.sort(api.access.generation, may_rank)? {
-            None => (None, None),
+            None => (None, BestMatch::of(&filter).filter(|_| may_rank).map(Ranking::BestMatch)),
             Some(Order::Column(sort)) => (Some(sort), None),
             Some(Order::Attribute(by)) => (None, Some(Ranking::Attribute(by))),
         };
         let filter_text = params.filter_text().trim().to_owned();
-        let sort_name = ranking.as_ref().map(Ranking::name).or(sort.and_then(Sort::name).map(str::to_owned));
-        let (id, order) = (call.environment.id(), sort_name.as_deref().unwrap_or_default());
-        let binding = Binding::new(&[&[id.as_str(), filter_text.as_str(), order, keys.as_str()], bound_to].concat());
+        let order = ranking.as_ref().map(Ranking::name).or(sort.and_then(Sort::name).map(str::to_owned));
+        let order = order.unwrap_or_default();
+        let id = call.environment.id();
+        let parts = [id.as_str(), filter_text.as_str(), order.as_str(), keys.as_str()];
+        let binding = Binding::new(&[&parts, bound_to].concat());
         let after = params.token.as_deref().map(|text| token::read(text, binding)).transpose()?;
         let is_foreign = |after: &Place| ranking.as_ref().is_some_and(|ranking| !ranking.has_place(after));
         if after.as_ref().is_some_and(is_foreign) {
@@ -127,8 +129,8 @@ impl Asked {
         Ok(Self {
             filter,
             sort,
+            sort_name: params.has_sort().then_some(order),
             ranking,
-            sort_name,
             limit: params.limit(LIMIT_DEFAULT, LIMIT_MAX)?,
             include_total_count: params.include_total_count()?,
             binding,

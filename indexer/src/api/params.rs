@@ -94,6 +94,10 @@ impl Params {
         limit_of("limit", self.limit.as_deref(), default, most)
     }
 
+    pub fn has_sort(&self) -> bool {
+        self.sort.is_some()
+    }
+
     /// The order that is asked for. `may_rank`: one by an attribute may be.
     pub fn sort(&self, generation: Generation, may_rank: bool) -> Result<Option<Order>> {
         match (&self.sort, generation) {

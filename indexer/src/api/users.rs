@@ -14,7 +14,7 @@ use super::answers::{Answer, Link, Problem, path_segment, query_string, rfc3339,
 use super::params::{limit_of, unique_params};
 use super::{Api, Call};
 use crate::attribute::AttributePath;
-use crate::filter::{Expr, Field, Filter, FilterError, PREDICATES_MAX, Predicate, Test, WORDS_MAX, words};
+use crate::filter::{Expr, Field, Filter, FilterError, PREDICATES_MAX, Phrase, Predicate, Test, WORDS_MAX};
 use crate::index::order_bytes;
 use crate::page::{Place, Sort};
 use crate::search::{FoundContext, SearchPage, SearchRequest};
@@ -108,13 +108,11 @@ fn search_after(sort: Sort, last: &FoundContext) -> String {
 fn filter_of(q: &str, filter: &str) -> Result<Filter, Problem> {
     let is = |field, test| Expr::Is(Predicate { field, test, at: 0 });
     let mut parts = vec![is(Field::Kind, Test::Equals(KIND.into()))];
-    let mut wanted: Vec<String> = words(q).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    if wanted.len() > WORDS_MAX {
+    let wanted = Phrase::new(q);
+    if wanted.words.len() > WORDS_MAX {
         return Err(Problem::invalid(format!("q: at most {WORDS_MAX} words")));
     }
-    if !wanted.is_empty() {
+    if !wanted.words.is_empty() {
         parts.push(is(Field::UserText, Test::Words(vec![wanted])));
     }
     for pair in filter.split(',').filter(|pair| !pair.trim().is_empty()) {

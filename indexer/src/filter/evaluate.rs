@@ -88,11 +88,11 @@ fn predicate_holds(predicate: &Predicate, candidate: &Candidate<'_>, is_stored_k
         Field::Kinds => set_passes(&[candidate.kind.to_owned()], test),
         Field::KindKeys => set_passes(&[kind_key()], test),
         Field::Text => match test {
-            Test::Words(texts) => texts.iter().any(|text| has_words(candidate, text)),
+            Test::Words(texts) => texts.iter().any(|phrase| has_words(candidate, &phrase.words, word_matches)),
             _ => false,
         },
         Field::UserText => match test {
-            Test::Words(texts) => texts.iter().any(|text| has_user_words(candidate, text)),
+            Test::Words(texts) => texts.iter().any(|phrase| has_user_words(candidate, &phrase.words)),
             _ => false,
         },
         Field::Seen => match test {
@@ -160,10 +160,26 @@ fn set_passes(members: &[String], test: &Test) -> bool {
     }
 }
 
-fn has_words(candidate: &Candidate<'_>, wanted: &[String]) -> bool {
+/// How well a match fits the first `q` of the filter: 0 if its key or a text equals one of the texts in any letter case, 1 if all
+/// words of one of them are there or begin a word, 2 otherwise.
+pub fn match_rank(filter: &Filter, candidate: &Candidate<'_>) -> i64 {
+    let phrases = filter.first_phrases().unwrap_or_default();
+    let mut is_exact = false;
+    for_each_text(candidate.key, candidate.context, &mut |text, is_whole| {
+        is_exact |= is_whole && phrases.iter().any(|phrase| phrase.folded == fold_case(text));
+    });
+    let begins = |wanted: &str, word: &str| word.starts_with(wanted);
+    match () {
+        () if is_exact => 0,
+        () if phrases.iter().any(|phrase| has_words(candidate, &phrase.words, begins)) => 1,
+        () => 2,
+    }
+}
+
+fn has_words(candidate: &Candidate<'_>, wanted: &[String], is_match: impl Fn(&str, &str) -> bool) -> bool {
     let mut present = Vec::new();
     for_each_word(candidate.key, candidate.context, &mut |word| present.push(word));
-    wanted.iter().all(|wanted| present.iter().any(|word| word_matches(wanted, word)))
+    wanted.iter().all(|wanted| present.iter().any(|word| is_match(wanted, word)))
 }
 
 /// As [`has_words`], but only the words of what a legacy user is searched by count.
@@ -176,22 +192,27 @@ fn has_user_words(candidate: &Candidate<'_>, wanted: &[String]) -> bool {
         .filter(|(name, value)| is_searched(name) && (value.is_string() || value.is_object()))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect();
-    has_words(&Candidate { context: &searched, ..*candidate }, wanted)
+    has_words(&Candidate { context: &searched, ..*candidate }, wanted, word_matches)
 }
 
-/// Calls `visit` with the words of the key and of all texts among the attributes. What some sender holds back as private
-/// has none, also where a value of it is known from another.
+/// Calls `visit` with the words of the key and of all texts among the attributes.
 pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut impl FnMut(String)) {
-    fn visit_value(value: &Value, visit: &mut impl FnMut(String)) {
+    for_each_text(key, context, &mut |text, _| words(text).for_each(&mut *visit));
+}
+
+/// Calls `visit` with the key and with all texts among the attributes, and whether it is a value or an element of one, not
+/// further inside. What some sender holds back as private has none, also where a value of it is known from another.
+fn for_each_text(key: &str, context: &Map<String, Value>, visit: &mut impl FnMut(&str, bool)) {
+    fn visit_value(value: &Value, depth: usize, visit: &mut impl FnMut(&str, bool)) {
         match value {
-            Value::String(text) => words(text).for_each(visit),
-            Value::Array(elements) => elements.iter().for_each(|element| visit_value(element, visit)),
+            Value::String(text) => visit(text, depth < 2),
+            Value::Array(elements) => elements.iter().for_each(|element| visit_value(element, depth + 1, visit)),
             // Members of objects at paths are walked by `walk`; these are objects within arrays.
-            Value::Object(members) => members.values().for_each(|member| visit_value(member, visit)),
+            Value::Object(members) => members.values().for_each(|member| visit_value(member, depth + 2, visit)),
             _ => {}
         }
     }
-    words(key).for_each(&mut *visit);
+    visit(key, true);
     let private: Vec<String> = redacted(context).iter().map(AttributePath::pointer).collect();
     let is_within = |pointer: &str, outer: &String| {
         pointer.strip_prefix(outer.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
@@ -199,7 +220,7 @@ pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut
     walk(context, &mut |pointer, value| {
         let is_searched = pointer != "/kind" && pointer != "/key" && !value.is_object();
         if is_searched && !private.iter().any(|outer| is_within(pointer, outer)) {
-            visit_value(value, visit);
+            visit_value(value, 0, visit);
         }
     });
 }

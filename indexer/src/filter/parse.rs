@@ -7,8 +7,8 @@ use serde_json::Value;
 
 use super::fields::{Field, FieldType, Operator, Subject};
 use super::{
-    DEPTH_MAX, Expr, FILTER_BYTES_MAX, Filter, FilterError, FilterTime, LIST_ENTRIES_MAX, PREDICATES_MAX, Predicate,
-    Test, WORDS_MAX, words,
+    DEPTH_MAX, Expr, FILTER_BYTES_MAX, Filter, FilterError, FilterTime, LIST_ENTRIES_MAX, PREDICATES_MAX, Phrase,
+    Predicate, Test, WORDS_MAX,
 };
 
 type Result<T> = std::result::Result<T, FilterError>;
@@ -303,15 +303,13 @@ impl<'a> Parser<'a> {
         Ok(Predicate { field, test, at })
     }
 
-    fn texts_of_words(&mut self, given: Given) -> Result<Vec<Vec<String>>> {
+    fn texts_of_words(&mut self, given: Given) -> Result<Vec<Phrase>> {
         let at = given.at;
         let mut texts = Vec::new();
         for entry in list(FieldType::FullText, given)? {
-            let mut distinct: Vec<String> = words(entry.as_str().unwrap_or_default()).collect();
-            distinct.sort_unstable();
-            distinct.dedup();
-            self.words += distinct.len();
-            texts.push(distinct);
+            let phrase = Phrase::new(entry.as_str().unwrap_or_default());
+            self.words += phrase.words.len();
+            texts.push(phrase);
         }
         if self.words > WORDS_MAX {
             let message = format!("{} words are to be found, at most {WORDS_MAX} are allowed", self.words);
