@@ -13,6 +13,11 @@ let sortMissing = false;
 export const knowsFullText = () => !fullTextMissing;
 export const knowsSort = () => !sortMissing;
 
+/// The order of a search: the chosen one, else the best matches of a text first, else what was seen last.
+export const orderOf = ({ filter, sort }) => sort ?? defaultOrder(filter);
+
+export const defaultOrder = (filter) => (interpret(filter).type === "text" ? "key" : "-ts");
+
 /// The filter that stands for a text of the box.
 export function filterOf(text) {
   const meaning = interpret(text);
@@ -21,7 +26,8 @@ export function filterOf(text) {
 
 /// The request for the first page, as it would be sent now.
 export function requestOf(place, { filter, sort, limit }) {
-  return searchRequest(place, { filter: filterOf(filter).trim(), sort: sort === "key" || sortMissing ? null : sort, limit });
+  const order = orderOf({ filter, sort });
+  return searchRequest(place, { filter: filterOf(filter).trim(), sort: order === "key" || sortMissing ? null : order, limit });
 }
 
 export async function ask(place, state, signal) {
@@ -39,13 +45,15 @@ export async function ask(place, state, signal) {
   return answer;
 }
 
-async function askFor(place, filter, { sort, limit, after }, signal) {
-  const search = { filter, limit, continuationToken: after };
-  if (sort === "key" || sortMissing) return searchContexts(place, search, signal);
+async function askFor(place, filter, state, signal) {
+  const search = { filter, limit: state.limit, continuationToken: state.after };
+  const order = orderOf(state);
+  if (order === "key" || sortMissing) return searchContexts(place, search, signal);
   try {
-    return await searchContexts(place, { ...search, sort }, signal);
+    return await searchContexts(place, { ...search, sort: order }, signal);
   } catch (error) {
-    if (error.status !== 400 || !/^sort\b/.test(error.message)) throw error;
+    // An attribute may be one that nothing can be ordered by.
+    if (error.status !== 400 || !/^sort\b/.test(error.message) || order.includes(":")) throw error;
     sortMissing = true;
     return searchContexts(place, search, signal);
   }

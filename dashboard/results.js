@@ -1,19 +1,19 @@
 //! One page of found contexts as a table; on a phone the same table reads as cards.
 //!
-//! In: the `items` of a search answer, the chosen columns, the sort. Out: an element. Values are text, whatever they hold.
+//! In: the `items` of a search answer, the chosen columns, the order. Out: an element. Values are text, whatever they hold.
 
 import { h, icon, timeAgo } from "./dom.js";
 import { atPointer, attributeLabel, valueText } from "./format.js";
 import { arrowKeys } from "./keys.js";
-import { formatRoute } from "./route.js";
+import { attributeSort, formatRoute } from "./route.js";
 
 const CELL_LETTERS_MAX = 400;
 const KEY_LETTERS_MAX = 120;
 
-/// `sortBy(sort)` is called by the headings that sort.
-export function resultTable({ place, items, columns, sort, sortBy }) {
+/// `sortBy(sort)` is called by the headings that sort; `sorts`: whether those of attributes do.
+export function resultTable({ place, items, columns, sort, sorts, sortBy }) {
   const shown = items.some(({ applicationId }) => applicationId) && !columns.includes("applicationId") ? [...columns, "applicationId"] : columns;
-  const head = h("tr", {}, heading("Context", { sort, sortBy, ascending: "key" }), shown.map((column) => columnHeading(column, sort, sortBy)));
+  const head = h("tr", {}, heading("Context", { sort, sortBy, ascending: "key" }), shown.map((column) => columnHeading(column, { sort, sortBy, sorts })));
   const body = h("tbody", {}, items.map((item) => row(place, item, shown)));
   arrowKeys(body, "a", { stops: true });
   return h(
@@ -29,14 +29,17 @@ export function columnLabel(column) {
   return column === "kind" ? "kind" : attributeLabel(column);
 }
 
-function columnHeading(column, sort, sortBy) {
+function columnHeading(column, { sort, sortBy, sorts }) {
   if (column === "lastSeen") return heading("Last seen", { sort, sortBy, ascending: "ts", descending: "-ts", class: "column-time" });
+  const ordered = { sort, sortBy, ascending: attributeSort(column), descending: attributeSort(column, true), first: attributeSort(column), class: "column-attribute" };
+  if (sorts && column.startsWith("/")) return heading(columnLabel(column), ordered);
   return h("th", { scope: "col", class: column.startsWith("/") ? "column-attribute" : null }, columnLabel(column));
 }
 
-function heading(label, { sort, sortBy, ascending, descending, class: kind }) {
+/// `first`: the order of the first click.
+function heading(label, { sort, sortBy, ascending, descending, first = descending ?? ascending, class: kind }) {
   const direction = sort === ascending ? "ascending" : sort === descending ? "descending" : "none";
-  const next = direction === "descending" || !descending ? ascending : descending;
+  const next = direction === "none" ? first : direction === "descending" || !descending ? ascending : descending;
   const arrow = direction === "none" ? null : icon(direction === "ascending" ? "up" : "down");
   const button = h("button", { type: "button", class: "sort", onclick: () => sortBy(next) }, label, arrow);
   return h("th", { scope: "col", class: kind, "aria-sort": direction }, button);

@@ -13,6 +13,9 @@ export const DEFAULT_COLUMNS = ["/name", "lastSeen"];
 export const DEFAULT_LIMIT = 20;
 export const LIMITS = [20, 50];
 export const SORTS = ["-ts", "ts", "key"];
+/// The order by an attribute, up or down.
+export const attributeSort = (pointer, descending = false) => `${descending ? "-" : ""}attr:${pointer}`;
+const ATTRIBUTE_SORT = /^-?attr:\/./s;
 
 const VIEWS = ["contexts", "pipeline", "connect"];
 
@@ -47,7 +50,8 @@ function parseSearch(parameters) {
   const after = parameters.get("after");
   return {
     filter: parameters.get("filter") ?? "",
-    sort: SORTS.includes(sort) ? sort : "-ts",
+    // Without one, what is searched for decides.
+    sort: SORTS.includes(sort) || ATTRIBUTE_SORT.test(sort ?? "") ? sort : null,
     limit: LIMITS.includes(limit) ? limit : DEFAULT_LIMIT,
     after: after || null,
     page: after && Number.isInteger(page) && page > 1 ? page : 1,
@@ -65,7 +69,7 @@ export function formatRoute(route) {
 function formatSearch(search) {
   const parameters = new URLSearchParams();
   if (search.filter) parameters.set("filter", search.filter);
-  if (search.sort && search.sort !== "-ts") parameters.set("sort", search.sort);
+  if (search.sort) parameters.set("sort", search.sort);
   if (search.limit && search.limit !== DEFAULT_LIMIT) parameters.set("limit", search.limit);
   if (search.after) {
     parameters.set("page", search.page);

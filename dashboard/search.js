@@ -4,7 +4,7 @@
 //! Promise: a newer search abandons an older one; box and builder always say the same; the total is the server's own or is left
 //! out; an error stands where the person looks, with its place in the filter if the server named one.
 
-import { ask, filterOf, knowsFullText, knowsSort, requestOf } from "./ask.js";
+import { ask, defaultOrder, filterOf, knowsFullText, knowsSort, orderOf, requestOf } from "./ask.js";
 import { Builder } from "./builder.js";
 import { ColumnDialog } from "./columns.js";
 import { FilterBox } from "./combobox.js";
@@ -15,8 +15,8 @@ import { Facets } from "./facets.js";
 import { FaultLine, faultOffset } from "./fault.js";
 import { interpret } from "./filter.js";
 import { Pager } from "./pager.js";
-import { resultTable } from "./results.js";
-import { DEFAULT_COLUMNS, LIMITS } from "./route.js";
+import { columnLabel, resultTable } from "./results.js";
+import { attributeSort, DEFAULT_COLUMNS, LIMITS } from "./route.js";
 import { SavedDialog } from "./saved.js";
 import { setupPanel } from "./setup.js";
 import { ShareDialog } from "./share.js";
@@ -28,11 +28,17 @@ import { syntaxHelp } from "./syntax.js";
 
 const EMPTY_POLL_MS = 2000;
 
-const SORT_NAMES = [
-  ["-ts", "Newest first"],
-  ["ts", "Oldest first"],
-  ["key", "Kind, then key"],
-];
+/// The orders that the rows can have; on a phone, where no headings are, this is the only choice of them.
+function orderNames(columns, order, isText) {
+  const attributes = columns.filter((column) => column.startsWith("/"));
+  const current = /^-?attr:(.*)/s.exec(order)?.[1];
+  if (current !== undefined && !attributes.includes(current)) attributes.push(current);
+  const ofAttribute = (column) => [
+    [attributeSort(column), `${columnLabel(column)}, ascending`],
+    [attributeSort(column, true), `${columnLabel(column)}, descending`],
+  ];
+  return [["-ts", "Newest first"], ["ts", "Oldest first"], ["key", isText ? "Best match" : "Kind, then key"], ...attributes.flatMap(ofAttribute)];
+}
 
 export class SearchView {
   constructor({ place, navigate }) {
@@ -84,7 +90,7 @@ export class SearchView {
     this.caution = h("p", { class: "caution", role: "status" });
     this.results = h("div", { class: "results-area", "aria-busy": "false" });
     this.pager = new Pager({ turn: (change, trail) => this.turn(change, trail) });
-    this.sort = select("Sort", SORT_NAMES, (value) => this.change({ sort: value, after: null, page: 1 }));
+    this.sort = select("Sort", [], (value) => this.sortBy(value));
     this.limit = select("Rows", LIMITS.map((limit) => [String(limit), `${limit} rows`]), (value) => this.change({ limit: Number(value), after: null, page: 1 }));
     const refresh = h("button", { type: "button", class: "icon-button", "aria-label": "Search again", title: "Search again", onclick: () => this.search() }, icon("refresh"));
     const opens = (label, name, open) => h("button", { type: "button", class: "button", "aria-haspopup": "dialog", "aria-label": label, title: label, onclick: open }, icon(name), h("span", {}, label));
@@ -128,7 +134,8 @@ export class SearchView {
     this.box.show(this.state.filter);
     this.builder.show(this.state.filter);
     this.markFacets();
-    this.sort.value = this.state.sort;
+    this.sort.offer(orderNames(this.columns, this.order, defaultOrder(this.state.filter) === "key"));
+    this.sort.value = this.order;
     this.limit.value = String(this.state.limit);
     this.indexed.start();
     if (this.answer && this.answeredTo === this.question) {
@@ -143,8 +150,12 @@ export class SearchView {
 
   /// What the rows depend on; the columns are not part of it.
   get question() {
-    const { filter, sort, limit, after } = this.state;
-    return JSON.stringify([filter, sort, limit, after]);
+    const { filter, limit, after } = this.state;
+    return JSON.stringify([filter, this.order, limit, after]);
+  }
+
+  get order() {
+    return orderOf(this.state);
   }
 
   leave() {
@@ -180,6 +191,11 @@ export class SearchView {
   change(search, options = {}) {
     const trail = "after" in search ? options.trail : this.trail;
     this.navigate({ ...this.route, search: { ...this.state, columns: this.columns, ...search } }, { replace: options.replace, state: { trail: trail ?? null } });
+  }
+
+  // The order that goes with what is searched for stays out of the address.
+  sortBy(order) {
+    this.change({ sort: order === defaultOrder(this.state.filter) ? null : order, after: null, page: 1 });
   }
 
   edited(text) {
@@ -293,7 +309,7 @@ export class SearchView {
     if (items.length === 0) return this.drawEmpty();
     const first = (this.state.page - 1) * this.state.limit + 1;
     setText(this.status, totalText(this.answer, { first, last: first + items.length - 1, more: Boolean(continuationToken) }));
-    replace(this.results, resultTable({ place: this.place, items, columns: this.columns, sort: knowsSort() ? this.state.sort : "key", sortBy: (sort) => this.change({ sort, after: null, page: 1 }) }));
+    replace(this.results, resultTable({ place: this.place, items, columns: this.columns, sort: knowsSort() ? this.order : "key", sorts: knowsSort(), sortBy: (order) => this.sortBy(order) }));
     this.pager.show(this.state, continuationToken, this.trail);
     this.focusRow();
     // The first context has arrived: there are names and values now.
@@ -323,9 +339,12 @@ export class SearchView {
 }
 
 function select(label, options, onchange) {
-  const control = h("select", { "aria-label": label, onchange: () => onchange(control.value) }, options.map(([value, text]) => h("option", { value }, text)));
+  const control = h("select", { "aria-label": label, onchange: () => onchange(control.value) });
+  const offer = (choices) => replace(control, choices.map(([value, text]) => h("option", { value }, text)));
+  offer(options);
   return {
     node: h("span", { class: "select" }, control),
+    offer,
     set value(value) {
       control.value = value;
     },

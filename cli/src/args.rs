@@ -81,6 +81,7 @@ Examples:
   tidegate contexts search 'kind equals user,plan equals gold'
   tidegate contexts search 'user.email startsWith \"ana@\"' --columns key,name,email,lastSeen
   tidegate contexts search 'device.os startsWith ios' --format json --limit 500
+  tidegate contexts search 'plan equals gold' --sort -attr:seats --columns key,seats
   tidegate contexts search                                   everything, newest last seen first";
 
 const EXPORT_HELP: &str = "\
@@ -292,6 +293,15 @@ pub struct Values {
     pub limit: u16,
 }
 
+/// An order of `contexts search`. Which attributes there are is the server's to know.
+fn order(text: &str) -> Result<String, String> {
+    let attribute = text.strip_prefix('-').unwrap_or(text).strip_prefix("attr:");
+    match attribute.is_some_and(|name| !name.is_empty()) || ["ts", "-ts", "kind"].contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err("expected ts, -ts, kind, attr:NAME or -attr:NAME".into()),
+    }
+}
+
 #[derive(Args, Debug)]
 pub struct Search {
     /// What to look for; everything without it.
@@ -302,9 +312,10 @@ pub struct Search {
     /// Columns of the table: attribute names, pointers such as /address/city, and lastSeen.
     #[arg(long, value_name = "NAMES", value_delimiter = ',', default_value = "kind,key,name,lastSeen")]
     pub columns: Vec<String>,
-    /// `ts` oldest first, `-ts` newest first, `kind` by kind and key.
-    #[arg(long, value_parser = ["ts", "-ts", "kind"], default_value = "-ts", allow_hyphen_values = true)]
-    pub sort: String,
+    /// `ts` oldest first, `-ts` newest first, `kind` by kind and key (of a text search the best matches first), or
+    /// `attr:NAME` and `-attr:NAME` by an attribute, up and down [default: -ts, of a text search kind].
+    #[arg(long, value_name = "ORDER", value_parser = order, allow_hyphen_values = true)]
+    pub sort: Option<String>,
     /// Most contexts to print.
     #[arg(long, default_value_t = 50)]
     pub limit: usize,

@@ -1,4 +1,4 @@
-"""How the page finds: narrowed suggestions and counts.
+"""How the page finds: narrowed suggestions and counts, orders by attributes, best matches.
 
 The contexts are those of the check data, some people, and a thousand members of a club. As in `test_page`, every test also fails
 on a script error, a violated policy or a request to another origin.
@@ -43,6 +43,13 @@ ALL = [*CONTEXTS.values(), *PEOPLE, *ODD, *MEMBERS]
 def filled(server):
     server.fill(ALL)
     return server
+
+
+def seats(context):
+    """Numbers before texts; what has no single value comes last."""
+    value = context.get("seats")
+    kind = 0 if isinstance(value, int) else 1 if isinstance(value, str) else 2 if isinstance(value, list) else 3
+    return (kind, value if kind < 2 else 0, context["kind"], context["key"])
 
 
 # Look-ups within the filter.
@@ -99,3 +106,57 @@ def test_counts_that_are_estimates_are_marked(filled, visit):
     search(page, "user.plan exists true")
     expect(facet(page, "plan", "gold")).to_have_accessible_name(re.compile("^gold, ~"))
     expect(page.locator(".facet-scope")).to_contain_text("~ are estimates. There may be more values.")
+
+
+# Orders.
+
+
+def test_headings_order_by_attributes(filled, visit, shoot):
+    page = visit(filled, address(filter="kind equals user", column=["/seats", "lastSeen"], limit=50))
+    users = [context for context in ALL if context["kind"] == "user"]
+    heading = page.get_by_role("columnheader", name="seats")
+    expect(heading).to_have_attribute("aria-sort", "none")
+    heading.get_by_role("button").click()
+    up = [context["key"] for context in sorted(users, key=seats)]
+    expect_keys(page, up[:50])
+    expect(heading).to_have_attribute("aria-sort", "ascending")
+    assert in_address(page, "sort") == ["attr:/seats"]
+    shoot(page, "sorted")
+    heading.get_by_role("button").click()
+    expect(heading).to_have_attribute("aria-sort", "descending")
+    valued = [context for context in users if isinstance(context.get("seats"), (int, str))]
+    shared = [context for context in users if context not in valued]
+    down = sorted(valued, key=lambda context: (context["key"]))
+    down.sort(key=lambda context: seats(context)[:2], reverse=True)
+    expected = [context["key"] for context in [*down, *sorted(shared, key=seats)]]
+    expect_keys(page, expected[:50])
+    expect(page.get_by_role("combobox", name="Sort")).to_have_value("-attr:/seats")
+    page.reload()
+    expect_keys(page, expected[:50])
+    if len(expected) > 50:
+        page.get_by_role("button", name="Next").click()
+        expect_keys(page, expected[50:])
+    page.get_by_role("combobox", name="Sort").select_option("Newest first")
+    expect(page.get_by_role("columnheader", name="Last seen")).to_have_attribute("aria-sort", "descending")
+    assert in_address(page, "sort") == []
+
+
+def test_phone_orders_by_the_same_attributes(filled, visit, shoot):
+    page = visit(filled, address(filter="kind equals user", column="/seats"), viewport={"width": 390, "height": 780})
+    settle(page)
+    page.get_by_role("combobox", name="Sort").select_option("seats, ascending")
+    users = sorted((context for context in ALL if context["kind"] == "user"), key=seats)
+    expect_keys(page, [context["key"] for context in users[:20]])
+    shoot(page, "sorted-phone")
+
+
+def test_text_has_its_best_matches_first(filled, visit):
+    page = visit(filled)
+    search(page, "anna")
+    # Ana is as near as Anne.
+    expect_keys(page, ["o-1", "o-2", "o-3", "u-ana"])
+    expect(page.get_by_role("combobox", name="Sort")).to_have_value("key")
+    page.get_by_role("combobox", name="Sort").select_option("Newest first")
+    assert in_address(page, "sort") == ["-ts"]
+    page.get_by_role("combobox", name="Sort").select_option("Best match")
+    assert in_address(page, "sort") == []

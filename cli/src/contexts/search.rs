@@ -41,8 +41,9 @@ async fn pages(arguments: &Search, environment: &Environment) -> anyhow::Result<
         if !arguments.filter.is_empty() {
             body["filter"] = arguments.filter.as_str().into();
         }
-        if arguments.sort != "kind" {
-            body["sort"] = arguments.sort.as_str().into();
+        let sort = arguments.sort.as_deref().unwrap_or(if seeks_text(&arguments.filter) { "kind" } else { "-ts" });
+        if sort != "kind" {
+            body["sort"] = sort.into();
         }
         if let Some(token) = token.take() {
             body["continuationToken"] = token;
@@ -59,6 +60,11 @@ async fn pages(arguments: &Search, environment: &Environment) -> anyhow::Result<
         }
     }
     Ok((records, total))
+}
+
+/// Whether a filter begins with a search for text, whose best matches are wanted first.
+fn seeks_text(filter: &str) -> bool {
+    filter.trim_start().starts_with("q ")
 }
 
 /// The text of one column of a record: a field of the record or an attribute of its context.
