@@ -138,7 +138,7 @@ export const pipeline = (signal) => request("/api/tidegate/pipeline", { signal }
 export const deadLetters = (limit, signal) => request("/api/tidegate/dead-letters", { query: { limit }, signal });
 export const deadLetter = (id, signal) => request(`/api/tidegate/dead-letters/${segment(id)}`, { signal });
 
-/// Path of the search and its body; `search`: `{filter, sort, limit, continuationToken}`, absent fields left out.
+/// Path of the search and its body; `search`: `{filter, sort, limit, continuationToken, keys}`, absent fields left out.
 export function searchRequest(place, search) {
   const body = Object.fromEntries(Object.entries(search).filter(([, value]) => value !== null && value !== undefined && value !== ""));
   return { url: `${base(place)}/contexts/search`, search: body };

@@ -6,6 +6,7 @@
 
 import { ApiError, searchContexts, searchRequest } from "./api.js";
 import { interpret } from "./filter.js";
+import { keysOf } from "./keylist.js";
 
 let fullTextMissing = false;
 let sortMissing = false;
@@ -24,10 +25,18 @@ export function filterOf(text) {
   return meaning.type === "text" && fullTextMissing ? meaning.fallback : meaning.filter;
 }
 
+/// A list of keys as a filter; `null` if it is too long for one, empty without a list.
+export function keysFilter(keys) {
+  if (!keys) return "";
+  const filter = `key anyOf ${JSON.stringify(keys)}`;
+  return keys.length <= 1000 && filter.length <= 4000 ? filter : null;
+}
+
 /// The request for the first page, as it would be sent now.
-export function requestOf(place, { filter, sort, limit }) {
+export function requestOf(place, { filter, sort, limit, ...list }) {
+  const keys = keysOf(list);
   const order = orderOf({ filter, sort });
-  return searchRequest(place, { filter: filterOf(filter).trim(), sort: order === "key" || sortMissing ? null : order, limit });
+  return searchRequest(place, { filter: filterOf(filter).trim(), sort: order === "key" || sortMissing ? null : order, limit, keys });
 }
 
 export async function ask(place, state, signal) {
@@ -46,7 +55,7 @@ export async function ask(place, state, signal) {
 }
 
 async function askFor(place, filter, state, signal) {
-  const search = { filter, limit: state.limit, continuationToken: state.after };
+  const search = { filter, limit: state.limit, continuationToken: state.after, keys: keysOf(state) };
   const order = orderOf(state);
   if (order === "key" || sortMissing) return searchContexts(place, search, signal);
   try {

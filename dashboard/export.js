@@ -25,7 +25,7 @@ function plainName(column) {
 }
 
 export class ExportDialog {
-  /// `question()`: `{place, filter, columns}`.
+  /// `question()`: `{place, filter, keys, columns}`.
   constructor({ question }) {
     this.question = question;
     this.body = h("div", { class: "export-body" });
@@ -33,7 +33,7 @@ export class ExportDialog {
   }
 
   open() {
-    const { filter, columns } = this.question();
+    const { filter, keys, columns } = this.question();
     this.columns = [...OWN, ...columns.map(plainName).filter((column) => !OWN.includes(column))];
     const choices = FORMATS.map(([value, name, hint], number) => {
       const input = h("input", { type: "radio", name: "export-format", value, checked: number === 0 });
@@ -42,7 +42,7 @@ export class ExportDialog {
     const form = h(
       "form",
       { onsubmit: (event) => (event.preventDefault(), this.begin(new FormData(form).get("export-format"))) },
-      h("p", {}, filter === "" ? "Every context of this environment" : ["Every context that matches ", h("code", {}, filter)], ", with the columns ", h("code", {}, this.columns.join(", ")), "."),
+      h("p", {}, filter === "" ? "Every context of this environment" : ["Every context that matches ", h("code", {}, filter)], keys ? ` and has one of the ${plural(keys.length, "key")} of the list` : "", ", with the columns ", h("code", {}, this.columns.join(", ")), "."),
       h("fieldset", { class: "export-formats" }, h("legend", { class: "visually-hidden" }, "Format"), choices),
       h("button", { type: "submit", class: "button primary" }, "Export"),
     );
@@ -52,8 +52,8 @@ export class ExportDialog {
   }
 
   begin(format) {
-    const { place, filter } = this.question();
-    this.work = { place, body: { filter: filter || undefined, columns: this.columns, format }, parts: [], rows: 0, total: null, token: undefined, type: "" };
+    const { place, filter, keys } = this.question();
+    this.work = { place, body: { filter: filter || undefined, keys: keys ?? undefined, columns: this.columns, format }, parts: [], rows: 0, total: null, token: undefined, type: "" };
     this.bar = h("progress", { class: "export-progress", "aria-label": "Progress of the export" });
     this.status = h("p", { class: "muted number", role: "status" }, "Waiting for the first rows");
     this.actions = h("p", { class: "export-actions" });

@@ -26,6 +26,7 @@ export class Facets {
     this.chosen = [];
     this.draft = null;
     this.filter = "";
+    this.keys = "";
     this.shown = new Map();
     this.body = h("div", { class: "facet-list" });
     this.scope = h("p", { class: "muted small-text facet-scope" });
@@ -43,16 +44,16 @@ export class Facets {
     this.running?.abort();
     this.running = new AbortController();
     const { signal } = this.running;
-    const { filter } = this;
+    const { filter, keys } = this;
     try {
       await this.suggestions.load(signal);
       const names = chosen ?? (await this.firstChoice(signal));
-      const counted = await Promise.all(names.map((name) => this.counts(name, filter, signal)));
+      const counted = await Promise.all(names.map((name) => this.counts(name, { filter, keys }, signal)));
       if (signal.aborted) return;
       for (const facet of counted) facet.open = this.shown.get(facet.name)?.open;
       this.shown = new Map(counted.map((facet) => [facet.name, facet]));
       this.chosen = [...this.shown.keys()];
-      this.countedFor = filter;
+      this.countedFor = JSON.stringify([filter, keys]);
       replace(this.status);
       this.draw();
     } catch (error) {
@@ -64,7 +65,7 @@ export class Facets {
   async firstChoice(signal) {
     if (this.offered) return this.offered;
     const tried = ["kind", ...this.pointers().slice(0, TRIED_MAX)];
-    const counted = await Promise.all(tried.map((name) => this.counts(name, "", signal)));
+    const counted = await Promise.all(tried.map((name) => this.counts(name, { filter: "", keys: "" }, signal)));
     const worth = counted.filter(({ values }, index) => index === 0 || isGrouping(values)).slice(0, FIRST_CHOICE + 1);
     const names = worth.map(({ name }) => name);
     // Before the first context there is nothing to choose from.
@@ -74,13 +75,15 @@ export class Facets {
 
   /// Whether the counts are those of the filter.
   get isCurrent() {
-    return this.countedFor === this.filter;
+    return this.countedFor === JSON.stringify([this.filter, this.keys]);
   }
 
-  /// Marks the values that the filter names; `draft` is `null` for a filter with a mistake, `filter` what is searched with.
-  mark(draft, filter) {
+  /// Marks the values that the filter names; `draft` is `null` for a filter with a mistake, `filter` what is searched with, `keys` the
+  /// list of keys as a filter, `null` if it is too long for one.
+  mark(draft, filter, keys) {
     this.draft = draft;
     this.filter = filter;
+    this.keys = keys;
     this.draw();
   }
 
@@ -91,12 +94,12 @@ export class Facets {
     return [...weights.keys()].sort((a, b) => weights.get(b) - weights.get(a) || a.localeCompare(b));
   }
 
-  async counts(name, filter, signal) {
+  async counts(name, { filter, keys }, signal) {
     const kinds = [...new Set(this.suggestions.names.filter(({ pointer }) => pointer === name).map(({ kind }) => kind))];
     const kind = kinds.length === 1 ? kinds[0] : null;
     const field = name === "kind" ? "kind" : unquote(formatField(kind, name));
     const look = (within) => (name === "kind" ? this.suggestions.valuesOfKind(within, signal) : this.suggestions.valuesOfAttribute(kind, name, within, signal));
-    const { values, partial, narrowed } = await this.narrowed(look, this.withoutOwn(filter, field));
+    const { values, partial, narrowed } = await this.narrowed(look, joined(this.withoutOwn(filter, field), keys ?? ""));
     return { name, field, narrowed, partial, values: values.slice(0, VALUES_MAX) };
   }
 
@@ -119,7 +122,7 @@ export class Facets {
   draw() {
     const held = this.body.contains(document.activeElement) ? document.activeElement.dataset.focus : null;
     const facets = [...this.shown.values()].filter(({ values }) => values.length > 0);
-    replace(this.scope, facets.length === 0 ? "" : scopeText(facets, this.filter !== ""));
+    replace(this.scope, facets.length === 0 ? "" : scopeText(facets, this.filter !== "", this.keys));
     replace(this.body, facets.map((facet) => this.section(facet)));
     if (facets.length === 0) replace(this.body, h("p", { class: "muted" }, this.suggestions.names.length === 0 ? "There is nothing to count yet." : "Choose attributes to see their most frequent values."));
     if (held) this.body.querySelector(`[data-focus="${CSS.escape(held)}"]`)?.focus();
@@ -170,9 +173,13 @@ export class Facets {
 // Values that hardly any two contexts share say nothing about them all.
 const isGrouping = (values) => values.length > 0 && values.reduce((sum, { weight }) => sum + weight, 0) >= 2 * values.length;
 
-function scopeText(facets, filtered) {
+// Both hold.
+const joined = (filter, keys) => (filter === "" || keys === "" ? filter + keys : `(${filter}), ${keys}`);
+
+function scopeText(facets, filtered, keys) {
   const narrowed = facets.some((facet) => facet.narrowed);
   const scope = narrowed ? "Counts of the contexts found; a condition on the attribute itself is left out" : filtered ? "Counts of all contexts here, not only of those found" : "Counts of all contexts here";
   const estimates = facets.some(({ values }) => values.some(({ estimate }) => estimate)) ? "; ~ are estimates" : "";
-  return `${scope}${estimates}.${facets.some(({ partial }) => partial) ? " There may be more values." : ""}`;
+  const list = keys === null ? ", without the list of keys" : "";
+  return `${scope}${list}${estimates}.${facets.some(({ partial }) => partial) ? " There may be more values." : ""}`;
 }

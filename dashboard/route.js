@@ -4,7 +4,7 @@
 //! Everything is in the fragment, never in the path or the query: filters hold e-mail addresses and the like, and a fragment
 //! never reaches an access log.
 //!
-//!     #/<project>/<environment>/contexts?filter=..&sort=..&limit=..&page=..&after=..&column=..&column=..
+//!     #/<project>/<environment>/contexts?filter=..&sort=..&limit=..&page=..&after=..&column=..&column=..&key=..&key=..
 //!     #/<project>/<environment>/contexts/<kind>/<key>
 //!     #/<project>/<environment>/pipeline
 //!     #/<project>/<environment>/connect
@@ -56,6 +56,9 @@ function parseSearch(parameters) {
     after: after || null,
     page: after && Number.isInteger(page) && page > 1 ? page : 1,
     columns: parameters.has("column") ? parameters.getAll("column").filter(Boolean) : null,
+    // A list of keys, or the name of one that is too long for an address (`keylist`).
+    keys: parameters.has("key") ? parameters.getAll("key").filter(Boolean) : null,
+    keyList: parameters.get("keys") || null,
   };
 }
 
@@ -75,6 +78,8 @@ function formatSearch(search) {
     parameters.set("page", search.page);
     parameters.set("after", search.after);
   }
+  for (const key of search.keys ?? []) parameters.append("key", key);
+  if (search.keyList) parameters.set("keys", search.keyList);
   for (const column of chosenColumns(search.columns)) parameters.append("column", column);
   return parameters.toString();
 }

@@ -4,7 +4,7 @@
 //! Promise: a newer search abandons an older one; box and builder always say the same; the total is the server's own or is left
 //! out; an error stands where the person looks, with its place in the filter if the server named one.
 
-import { ask, defaultOrder, filterOf, knowsFullText, knowsSort, orderOf, requestOf } from "./ask.js";
+import { ask, defaultOrder, filterOf, keysFilter, knowsFullText, knowsSort, orderOf, requestOf } from "./ask.js";
 import { Builder } from "./builder.js";
 import { ColumnDialog } from "./columns.js";
 import { FilterBox } from "./combobox.js";
@@ -14,6 +14,9 @@ import { ExportDialog } from "./export.js";
 import { Facets } from "./facets.js";
 import { FaultLine, faultOffset } from "./fault.js";
 import { interpret } from "./filter.js";
+import { plural } from "./format.js";
+import { KeyDialog } from "./keydialog.js";
+import { keysForAddress, keysOf, lengthOf } from "./keylist.js";
 import { Pager } from "./pager.js";
 import { columnLabel, resultTable } from "./results.js";
 import { attributeSort, DEFAULT_COLUMNS, LIMITS } from "./route.js";
@@ -54,7 +57,7 @@ export class SearchView {
     const form = h("form", { role: "search", class: "search-form", onsubmit: (event) => (event.preventDefault(), this.box.submit()) }, this.box.node, h("button", { type: "submit", class: "button primary" }, "Search"));
     const main = h("div", { class: "search-main" }, this.toolbar, this.caution, this.results, this.pager.node);
     const dialogs = this.dialogs.map(({ node }) => node);
-    this.node = h("section", { class: "view search-view", "aria-label": "Contexts" }, h("h1", { class: "visually-hidden", tabindex: "-1" }, "Contexts"), form, this.fault.node, this.reading, this.builder.node, syntaxHelp((text) => this.use(text)), h("div", { class: "search-columns" }, this.facets.node, main), dialogs);
+    this.node = h("section", { class: "view search-view", "aria-label": "Contexts" }, h("h1", { class: "visually-hidden", tabindex: "-1" }, "Contexts"), form, this.fault.node, this.reading, this.keys.line, this.builder.node, syntaxHelp((text) => this.use(text)), h("div", { class: "search-columns" }, this.facets.node, main), dialogs);
     this.suggestions.load().catch(() => {});
   }
 
@@ -80,8 +83,9 @@ export class SearchView {
     this.facetDialog = new ColumnDialog({ suggestions, title: "Facets", own: ["kind"], none: "None", onchange: (facets) => this.chooseFacets(facets) });
     this.saved = new SavedDialog({ place, current: () => ({ ...this.route, search: { ...this.state, columns: this.columns } }) });
     this.share = new ShareDialog({ question: () => requestOf(place, this.state) });
-    this.exports = new ExportDialog({ question: () => ({ place, filter: requestOf(place, this.state).search.filter ?? "", columns: this.columns }) });
-    this.dialogs = [this.columnDialog, this.facetDialog, this.saved, this.share, this.exports];
+    this.exports = new ExportDialog({ question: () => ({ place, filter: requestOf(place, this.state).search.filter ?? "", keys: keysOf(this.state) ?? null, columns: this.columns }) });
+    this.keys = new KeyDialog({ place, onkeys: (keys) => this.change({ ...keysForAddress(keys), after: null, page: 1 }) });
+    this.dialogs = [this.keys, this.columnDialog, this.facetDialog, this.saved, this.share, this.exports];
   }
 
   buildResults() {
@@ -94,12 +98,13 @@ export class SearchView {
     this.limit = select("Rows", LIMITS.map((limit) => [String(limit), `${limit} rows`]), (value) => this.change({ limit: Number(value), after: null, page: 1 }));
     const refresh = h("button", { type: "button", class: "icon-button", "aria-label": "Search again", title: "Search again", onclick: () => this.search() }, icon("refresh"));
     const opens = (label, name, open) => h("button", { type: "button", class: "button", "aria-haspopup": "dialog", "aria-label": label, title: label, onclick: open }, icon(name), h("span", {}, label));
+    const keys = opens("Keys", "keys", () => this.keys.open());
     const columns = opens("Columns", "columns", () => this.columnDialog.open(this.columns));
     const saved = opens("Saved", "bookmark", () => this.saved.open());
     const share = opens("Copy", "share", () => this.share.open());
     const exporting = opens("Export", "export", () => this.exports.open());
     this.panelButtons = h("div", { class: "panel-buttons" });
-    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, columns, saved, share, exporting));
+    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, keys, columns, saved, share, exporting));
   }
 
   // Builder and facets can be put away; what a person chose is remembered, else there has to be room for them.
@@ -150,8 +155,8 @@ export class SearchView {
 
   /// What the rows depend on; the columns are not part of it.
   get question() {
-    const { filter, limit, after } = this.state;
-    return JSON.stringify([filter, this.order, limit, after]);
+    const { filter, limit, after, keys, keyList } = this.state;
+    return JSON.stringify([filter, this.order, limit, after, keys, keyList]);
   }
 
   get order() {
@@ -165,6 +170,7 @@ export class SearchView {
     this.indexed.stop();
     this.results.setAttribute("aria-busy", "false");
     clearTimeout(this.poll);
+    this.keys.leave();
     for (const { node } of this.dialogs) node.close();
   }
 
@@ -240,7 +246,7 @@ export class SearchView {
 
   markFacets() {
     const filter = filterOf(this.state.filter).trim();
-    this.facets.mark(readDraft(filter), filter);
+    this.facets.mark(readDraft(filter), filter, keysFilter(keysOf(this.state)));
   }
 
   // Asking, and showing what came.
@@ -251,6 +257,9 @@ export class SearchView {
     const running = new AbortController();
     this.running = running;
     const { question } = this;
+    const keys = keysOf(this.state);
+    if (keys === undefined) return this.showUnknownList();
+    this.keys.show(keys, this.answeredTo === question);
     this.results.setAttribute("aria-busy", "true");
     if (!quiet && !this.answer) replace(this.results, skeleton(8));
     try {
@@ -296,6 +305,19 @@ export class SearchView {
     replace(this.results, emptyState(title, error.message, again, error.id ? h("p", { class: "muted small-text" }, "Error id ", h("code", {}, error.id)) : null));
   }
 
+  // An address that came from elsewhere.
+  showUnknownList() {
+    this.answer = null;
+    this.keys.show(null);
+    this.pager.hide();
+    setText(this.status, "");
+    const length = lengthOf(this.state.keyList);
+    const paste = h("button", { type: "button", class: "button primary", onclick: () => this.keys.open() }, "Paste the list");
+    const without = h("button", { type: "button", class: "button", onclick: () => this.change({ keys: null, keyList: null, after: null, page: 1 }) }, "Search without it");
+    replace(this.results, emptyState("This search had a list of keys", `An address cannot hold ${length === null ? "it" : plural(length, "key")}: paste them again to look them up.`, paste, without));
+    this.results.setAttribute("aria-busy", "false");
+  }
+
   showExpired(error) {
     const first = h("button", { type: "button", class: "button", onclick: () => this.change({ after: null, page: 1 }, { replace: true, trail: [] }) }, "Go to the first page");
     replace(this.results, emptyState("This page is no longer there", error.message, first));
@@ -322,7 +344,7 @@ export class SearchView {
       setText(this.status, "No more contexts");
       this.pager.show(this.state, null, this.trail);
       replace(this.results, emptyState("Nothing more on this page", "The contexts that were here have been seen again or have expired."));
-    } else if (interpret(this.state.filter).type === "all") {
+    } else if (interpret(this.state.filter).type === "all" && keysOf(this.state) === null) {
       setText(this.status, "No contexts yet");
       if (!this.results.querySelector(".setup")) replace(this.results, setupPanel({ place: this.place, waiting: true }));
       this.poll = setTimeout(() => (document.hidden ? this.pollLater() : this.search({ quiet: true })), EMPTY_POLL_MS);

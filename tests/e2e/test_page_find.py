@@ -1,4 +1,4 @@
-"""How the page finds: narrowed suggestions and counts, orders by attributes, best matches.
+"""How the page finds: narrowed suggestions and counts, orders by attributes, best matches, lists of keys.
 
 The contexts are those of the check data, some people, and a thousand members of a club. As in `test_page`, every test also fails
 on a script error, a violated policy or a request to another origin.
@@ -160,3 +160,86 @@ def test_text_has_its_best_matches_first(filled, visit):
     assert in_address(page, "sort") == ["-ts"]
     page.get_by_role("combobox", name="Sort").select_option("Best match")
     assert in_address(page, "sort") == []
+
+
+# Lists of keys.
+
+
+def key_dialog(page):
+    return page.get_by_role("dialog", name="Look up a list of keys")
+
+
+def paste(page, text):
+    """Into the field of the keys, in the place of what is there."""
+    page.get_by_label("Keys, one a line").evaluate(
+        """(area, text) => {
+          const clipboardData = new DataTransfer();
+          clipboardData.setData("text/plain", text);
+          area.select();
+          area.dispatchEvent(new ClipboardEvent("paste", { clipboardData, bubbles: true, cancelable: true }));
+        }""",
+        text,
+    )
+
+
+def test_short_list_of_keys_is_in_the_address(filled, visit, shoot):
+    page = visit(filled)
+    settle(page)
+    page.get_by_role("button", name="Keys").focus()
+    page.keyboard.press("Enter")
+    expect(key_dialog(page)).to_be_visible()
+    page.keyboard.insert_text("u-ana\nnobody\n u-ana \nlagoa\tu:jo|1\nhe, too\n")
+    expect(key_dialog(page)).to_contain_text("5 distinct keys, 1 more are repeated")
+    shoot(page, "keys")
+    page.keyboard.press("Control+Enter")
+    expect(key_dialog(page)).to_be_hidden()
+    expect(page.locator(".context-key")).to_have_count(3)
+    assert sorted(keys(page)) == ["lagoa", "u-ana", "u:jo|1"]
+    expect(page.locator(".keys-line")).to_contain_text("Only the 5 keys of a list, 2 of them are not there")
+    assert in_address(page, "key") == ["u-ana", "nobody", "lagoa", "u:jo|1", "he, too"]
+    page.get_by_role("button", name="Show the list").click()
+    expect(key_dialog(page)).to_contain_text("Not there: 2 keys")
+    expect(key_dialog(page).locator("pre")).to_have_text("nobody\nhe, too")
+    shoot(page, "keys-absent")
+    page.keyboard.press("Escape")
+    copied = page.url
+    other = visit(filled, copied)
+    expect(other.locator(".context-key")).to_have_count(3)
+    search(page, "kind equals org")
+    expect_keys(page, ["lagoa"])
+    page.get_by_role("button", name="Search without the list of keys").click()
+    expect(page.locator(".keys-line")).to_be_hidden()
+    expect_keys(page, ["lagoa"])
+    assert in_address(page, "key") == []
+
+
+def test_long_list_of_keys_stays_in_its_tab(filled, visit, shoot):
+    page = visit(filled)
+    settle(page)
+    pasted = [f"m-{number:04}" for number in range(500)] + [f"gone-{number}" for number in range(9500)]
+    page.get_by_role("button", name="Keys").click()
+    paste(page, "\n".join([*pasted, "one more"]))
+    expect(key_dialog(page)).to_contain_text("10,001 distinct keys: at most 10,000 can be looked up at once")
+    expect(key_dialog(page).get_by_role("button", name="Search")).to_be_disabled()
+    paste(page, "\n".join(pasted))
+    key_dialog(page).get_by_role("button", name="Search").click()
+    expect(page.get_by_role("status").filter(has_text="of 500")).to_be_visible()
+    expect(page.locator(".keys-line")).to_contain_text("Only the 10,000 keys of a list, 9,500 of them are not there")
+    assert in_address(page, "key") == [] and in_address(page, "keys")[0].startswith("10000-")
+    assert len(page.url) < 300
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator(".pager")).to_contain_text("Page 2")
+    page.reload()
+    expect(page.get_by_role("status").filter(has_text="of 500")).to_be_visible()
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("dialog", name="Use this search elsewhere")).to_contain_text("too long for an address")
+    page.keyboard.press("Escape")
+    # Another browser knows nothing of the list.
+    other = visit(filled, page.url)
+    expect(other.get_by_role("heading", name="This search had a list of keys")).to_be_visible()
+    expect(other.locator(".results-area")).to_contain_text("An address cannot hold 10,000 keys")
+    shoot(other, "keys-unknown")
+    other.get_by_role("button", name="Paste the list").click()
+    other.get_by_label("Keys, one a line").fill("m-0001")
+    other.keyboard.press("Control+Enter")
+    expect_keys(other, ["m-0001"])
