@@ -1,7 +1,8 @@
 //! The context search: filter box, builder, facets, result table, paging. All it shows follows from the route's search state.
 //!
 //! In: a `Route`, answers of the search API. Out: new routes through `navigate`.
-//! Promise: a newer search abandons an older one; box and builder always say the same; the total is the server's own or is left
+//! Promise: what is typed is searched for when the hands rest, unless it may yet become something else; a newer search abandons an
+//! older one, and no answer shows that is not the newest's; box and builder always say the same; the total is the server's own or is left
 //! out; an error stands where the person looks, with its place in the filter if the server named one.
 
 import { ask, defaultOrder, filterOf, keysFilter, knowsFullText, knowsSort, orderOf, requestOf } from "./ask.js";
@@ -13,7 +14,7 @@ import { readDraft, toggleValue, writeDraft } from "./draft.js";
 import { ExportDialog } from "./export.js";
 import { Facets } from "./facets.js";
 import { FaultLine, faultOffset } from "./fault.js";
-import { interpret } from "./filter.js";
+import { interpret, scan } from "./filter.js";
 import { plural } from "./format.js";
 import { KeyDialog } from "./keydialog.js";
 import { keysForAddress, keysOf, lengthOf } from "./keylist.js";
@@ -30,6 +31,8 @@ import { Suggestions } from "./suggest.js";
 import { syntaxHelp } from "./syntax.js";
 
 const EMPTY_POLL_MS = 2000;
+/// A pause in typing after which the text is searched for.
+const TYPING_PAUSE_MS = 150;
 
 /// The orders that the rows can have; on a phone, where no headings are, this is the only choice of them.
 function orderNames(columns, order, isText) {
@@ -128,6 +131,11 @@ export class SearchView {
   }
 
   show(route, trail) {
+    // A search that came of typing must not disturb the one who types.
+    const typed = this.typing;
+    this.typing = false;
+    this.typedEntry = typed;
+    clearTimeout(this.pause);
     this.route = route;
     this.trail = Array.isArray(trail) ? trail : null;
     this.state = route.search;
@@ -136,7 +144,7 @@ export class SearchView {
       // Remembered columns go into the address too, so that a copied link shows the same table elsewhere.
       return this.change({ columns: this.columns }, { replace: true });
     }
-    this.box.show(this.state.filter);
+    if (!typed) this.box.show(this.state.filter);
     this.builder.show(this.state.filter);
     this.markFacets();
     this.sort.offer(orderNames(this.columns, this.order, defaultOrder(this.state.filter) === "key"));
@@ -147,7 +155,7 @@ export class SearchView {
       this.draw();
       if (this.scroll) scrollTo(0, this.scroll);
     } else {
-      this.search();
+      this.search({ typed });
     }
     this.scroll = 0;
     if (!this.facets.node.hidden && !this.facets.isCurrent) this.loadFacets();
@@ -166,6 +174,7 @@ export class SearchView {
   leave() {
     this.scroll = scrollY;
     this.running?.abort();
+    clearTimeout(this.pause);
     this.facets.leave();
     this.indexed.stop();
     this.results.setAttribute("aria-busy", "false");
@@ -207,9 +216,25 @@ export class SearchView {
   edited(text) {
     this.fault.clear();
     this.builder.show(text);
+    clearTimeout(this.pause);
+    if (text.trim() !== this.state.filter.trim() && this.isReady(text)) this.pause = setTimeout(() => this.searchTyped(text), TYPING_PAUSE_MS);
+  }
+
+  // Half a filter would be searched for as text.
+  isReady(text) {
+    const { type } = interpret(text);
+    return type === "text" ? !this.suggestions.mayBecomeFilter(text) : type === "all" || scan(text).error === null;
+  }
+
+  // All that is typed in one go is one step of the history.
+  searchTyped(text) {
+    this.typing = true;
+    this.change({ filter: text, after: null, page: 1 }, { replace: this.typedEntry });
   }
 
   submit(text) {
+    clearTimeout(this.pause);
+    this.typedEntry = false;
     if (text === this.state.filter && this.state.after === null) this.search();
     else this.change({ filter: text, after: null, page: 1 });
   }
@@ -251,7 +276,8 @@ export class SearchView {
 
   // Asking, and showing what came.
 
-  async search({ quiet = false } = {}) {
+  /// `typed`: nobody has said yet that the text is what it should be.
+  async search({ quiet = false, typed = false } = {}) {
     this.running?.abort();
     clearTimeout(this.poll);
     const running = new AbortController();
@@ -271,6 +297,8 @@ export class SearchView {
       this.draw();
     } catch (error) {
       if (running.signal.aborted || error.name === "AbortError") return;
+      // What was found before stays until the filter is right.
+      if (typed && error.status === 400) return;
       this.answer = null;
       this.showFailure(error);
     } finally {

@@ -8,7 +8,7 @@
 //! Not here: the list on the screen and its keys (`combobox`).
 
 import { attributeNames, attributeValues } from "./api.js";
-import { formatField, formatValue, operatorsOf, OWN_FIELDS, readField } from "./filter.js";
+import { formatField, formatValue, OPERATORS, operatorsOf, OWN_FIELDS, readField } from "./filter.js";
 import { about, attributeLabel, compact, plural, valueText } from "./format.js";
 
 const SUGGESTIONS_MAX = 50;
@@ -62,6 +62,15 @@ export class Suggestions {
 
   get kinds() {
     return [...new Set(this.names.map((name) => name.kind))];
+  }
+
+  /// Whether text that is no filter yet may become one: it begins a field, or an operator after it.
+  mayBecomeFilter(text) {
+    const [field, operator, ...rest] = text.toLowerCase().trimStart().split(/\s+/);
+    const fields = OWN_FIELDS.concat(this.names.flatMap(({ kind, pointer }) => [formatField(kind, pointer), attributeLabel(pointer)]));
+    if (operator === undefined) return fields.some((name) => name.toLowerCase().startsWith(field));
+    const isField = fields.some((name) => name.toLowerCase() === field);
+    return isField && rest.length === 0 && OPERATORS.some((name) => name.toLowerCase().startsWith(operator));
   }
 
   local(slot) {

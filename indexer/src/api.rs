@@ -70,7 +70,7 @@ const INDEX_STATE: HeaderName = HeaderName::from_static("x-tidegate-index");
 struct Api {
     indexer: Arc<Indexer>,
     access: ApiAccess,
-    searches: Semaphore,
+    searches: Arc<Semaphore>,
     large_bodies: Semaphore,
     exports: Exports,
     kinds: KindBook,
@@ -84,7 +84,7 @@ pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
     let api = Arc::new(Api {
         indexer,
         access,
-        searches: Semaphore::new(SEARCHES_MAX),
+        searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
         large_bodies: Semaphore::new(LARGE_BODIES_MAX),
         exports: Exports::default(),
         kinds,
@@ -249,9 +249,15 @@ impl Api {
         &self,
         work: impl FnOnce(&Indexer) -> crate::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
-        let _permit = self.searches.acquire().await.map_err(|_| Problem::unavailable("shutting down"))?;
+        let permit = Arc::clone(&self.searches).acquire_owned().await;
+        let permit = permit.map_err(|_| Problem::unavailable("shutting down"))?;
         let indexer = Arc::clone(&self.indexer);
-        match tokio::task::spawn_blocking(move || work(&indexer)).await {
+        // A search whose client has gone runs on to its end, and counts as running until then; one that waits never begins.
+        let work = move || {
+            let _permit = permit;
+            work(&indexer)
+        };
+        match tokio::task::spawn_blocking(work).await {
             Ok(result) => Ok(result?),
             Err(error) => Err(Problem::internal(format!("a search panicked: {error}"))),
         }

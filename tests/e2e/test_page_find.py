@@ -1,14 +1,16 @@
-"""How the page finds: narrowed suggestions and counts, orders by attributes, best matches, lists of keys.
+"""How the page finds: narrowed suggestions and counts, orders by attributes, best matches, lists of keys, search while typing.
 
 The contexts are those of the check data, some people, and a thousand members of a club. As in `test_page`, every test also fails
 on a script error, a violated policy or a request to another origin.
 """
 
+import json
 import re
 
 import pytest
 from playwright.sync_api import expect
 
+from harness.waiting import wait_until
 from test_page import (  # noqa: F401
     PEOPLE,
     address,
@@ -27,6 +29,7 @@ from test_page import (  # noqa: F401
 from test_page_builder import builder, facet
 from test_search import CONTEXTS
 
+SEARCH = "**/contexts/search"
 MEMBERS = [
     {"kind": "member", "key": f"m-{number:04}", "level": ["iron", "bronze"][number % 2], "points": number}
     for number in range(1000)
@@ -243,3 +246,72 @@ def test_long_list_of_keys_stays_in_its_tab(filled, visit, shoot):
     other.get_by_label("Keys, one a line").fill("m-0001")
     other.keyboard.press("Control+Enter")
     expect_keys(other, ["m-0001"])
+
+
+# Searching while typing.
+
+
+class Held:
+    """Holds back the answers of searches, and tells what was asked and what was given up."""
+
+    def __init__(self, page):
+        self.asked, self.given_up, self.routes = [], [], {}
+        page.route(SEARCH, self.hold)
+        page.on("requestfailed", self.failed)
+
+    def hold(self, route):
+        filter = json.loads(route.request.post_data)["filter"]
+        self.asked.append(filter)
+        self.routes[filter] = route
+
+    def failed(self, request):
+        if request.url.endswith("/contexts/search"):
+            self.given_up.append(json.loads(request.post_data)["filter"])
+
+
+def test_typing_searches_and_gives_up_what_is_older(filled, visit):
+    page = visit(filled)
+    settle(page)
+    held = Held(page)
+    box(page).press_sequentially("ann")
+    wait_until(lambda: page.evaluate("1") and held.asked[-1:] == ['q equals "ann"'], what="the first search")
+    box(page).press_sequentially("e")
+    wait_until(lambda: page.evaluate("1") and held.asked[-1] == 'q equals "anne"', what="the second search")
+    wait_until(lambda: page.evaluate("1") and held.given_up == held.asked[:-1], what="the older ones to be given up")
+    held.routes['q equals "anne"'].continue_()
+    expect(page.locator(".context-key").first).to_have_text("o-3")
+    expect(box(page)).to_be_focused()
+    assert in_address(page, "filter") == ["anne"]
+    page.unroute(SEARCH)
+    # What was typed in one go is one step back.
+    page.go_back()
+    expect(box(page)).to_have_value("")
+
+
+def test_fast_typing_asks_once(filled, visit):
+    page = visit(filled)
+    settle(page)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url) if request.url.endswith("/contexts/search") else None)
+    box(page).press_sequentially("m-0007")
+    expect(page.locator(".context-key").first).to_have_text("m-0007")
+    assert len(asked) < 6, "not for each letter"
+
+
+def test_half_a_filter_is_not_searched_for(filled, visit):
+    page = visit(filled)
+    settle(page)
+    asked = []
+    page.on("request", lambda request: asked.append(json.loads(request.post_data)["filter"]) if request.url.endswith("/contexts/search") else None)
+    box(page).press_sequentially("member.level equals iron, kind equals member", delay=40)
+    expect(page.get_by_role("status").filter(has_text="of 500")).to_be_visible()
+    assert all(filter.startswith("member.level equals ") for filter in asked), asked
+    # A mistake is told when the person is done, not before.
+    box(page).press_sequentially(", key before 5")
+    expect(options(page)).to_have_count(0)
+    wait_until(lambda: page.evaluate("1") and asked[-1].endswith("before 5"), what="the faulty search")
+    settle(page)
+    expect(page.locator("#filter-error .fault-message")).to_have_count(0)
+    expect(page.locator(".context-key").first).to_be_visible()
+    box(page).press("Enter")
+    expect(page.locator("#filter-error .fault-message")).to_be_visible()
