@@ -21,6 +21,7 @@ pub mod config;
 pub mod embedded;
 pub mod error;
 pub mod frame;
+pub mod lock;
 pub mod memory;
 pub mod metrics;
 

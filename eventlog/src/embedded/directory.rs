@@ -2,7 +2,7 @@
 //!
 //! | file | content |
 //! |---|---|
-//! | `lock` | locked (flock) by the process that has the log open; holds its process id |
+//! | `lock` | see [`crate::lock`] |
 //! | `format` | text, below; written last when a log is made, so that its presence means a whole log |
 //! | `acknowledged` | see `watermark` |
 //! | `<first sequence, 20 digits>.seg` | see `segment` |
@@ -18,8 +18,6 @@
 //! checksum <CRC-32C of the lines before, 8 hex digits>
 //! ```
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -29,11 +27,11 @@ use runtime::Runtime;
 use super::disk::{self, Disk};
 use super::segment::{LogId, SegmentHeader};
 use super::watermark::{Acknowledged, Watermark};
+use crate::lock::DirectoryLock;
 use crate::{Config, Error, Result};
 
 const FORMAT_VERSION: u32 = 1;
 const FORMAT_FILE: &str = "format";
-const LOCK_FILE: &str = "lock";
 pub(super) const PROBE_FILE: &str = "probe";
 pub(super) const SEGMENT_EXTENSION: &str = "seg";
 
@@ -73,7 +71,7 @@ pub(super) struct Directory {
     pub log_id: LogId,
     pub layout: Layout,
     /// Unlocks when dropped.
-    _lock: File,
+    _lock: DirectoryLock,
 }
 
 impl Directory {
@@ -90,8 +88,7 @@ impl Directory {
                 return Err(Error::Refused { path: path.into(), what });
             }
         }
-        std::fs::create_dir_all(path).map_err(|error| Error::io("creating", path, error))?;
-        let lock = lock(path)?;
+        let lock = DirectoryLock::take(path)?;
         let format = path.join(FORMAT_FILE);
         let log_id = match std::fs::read_to_string(&format) {
             Ok(text) => {
@@ -140,26 +137,6 @@ pub(super) fn segment_files(directory: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     files.sort();
     Ok(files)
-}
-
-fn lock(directory: &Path) -> Result<File> {
-    let path = directory.join(LOCK_FILE);
-    let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
-    let mut file = open.map_err(|error| Error::io("opening", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut owner = String::new();
-            let _ = file.read_to_string(&mut owner);
-            let owner = if owner.trim().is_empty() { "unknown".into() } else { owner.trim().to_owned() };
-            let what = format!("another process has it open, process id {owner}");
-            return Err(Error::Refused { path: directory.into(), what });
-        }
-        Err(TryLockError::Error(error)) => return Err(Error::io("locking", path, error)),
-    }
-    // Only a courtesy to whoever meets the lock, so a full disk is no reason to stop here.
-    let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
-    Ok(file)
 }
 
 /// Makes an empty log: watermark and first segment, then the format file that makes them count.
