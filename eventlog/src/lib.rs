@@ -18,9 +18,12 @@ use futures::future::BoxFuture;
 use runtime::UnixMicros;
 
 pub mod config;
+#[cfg(test)]
+mod contract;
 pub mod embedded;
 pub mod error;
 pub mod frame;
+pub mod kafka;
 pub mod lock;
 pub mod memory;
 pub mod metrics;
@@ -59,12 +62,13 @@ pub enum WriterHealth {
 pub trait LogWriter: Send + Sync {
     /// Appends records, of any topics and partitions, and resolves when all of them are durable.
     ///
-    /// Returns their offsets in the order given. Several calls may be under way at once; records of one call keep their
-    /// order within a partition, records of concurrent calls have none.
+    /// Returns their offsets in the order given; [`Offset::UNKNOWN`] for a record that is durable at a place that the log did
+    /// not tell. Several calls may be under way at once; records of one call keep their order within a partition, records
+    /// of concurrent calls have none.
     ///
     /// # Errors
-    /// `Full`, `Unavailable` (kind `Overloaded`/`Retry`): nothing was promised, the caller may try again;
-    /// `RecordTooLarge` (kind `Reject`).
+    /// `Full`, `Backlogged` (kind `Overloaded`): nothing was written; others of kind `Retry`: nothing was promised, and it
+    /// may have been written; `RecordTooLarge` (kind `Reject`).
     fn append(&self, records: Vec<AppendRecord>) -> BoxFuture<'_, Result<Vec<Offset>>>;
 
     /// How many partitions `topic` has; fixed for the life of the log.
@@ -100,7 +104,7 @@ pub trait LogReader: Send + Sync {
     /// The first retained offset whose record was appended at or after `time`; the end of the log if there is none.
     fn offset_at(&self, topic_partition: TopicPartition, time: UnixMicros) -> BoxFuture<'_, Result<Offset>>;
 
-    /// Makes retention wait for `reader` on every partition of `topic`, from the earliest record on.
+    /// Makes retention wait for `reader` on every partition of `topic`, from the earliest record on. Kafka's does not wait.
     fn register(&self, reader: &'static str, topic: Topic);
 
     /// Tells retention that `reader` will not ask for records before `next` again. Never goes back.

@@ -76,6 +76,9 @@ impl fmt::Display for TopicPartition {
 pub struct Offset(pub i64);
 
 impl Offset {
+    /// Of a record that is in the log at a place that is not known.
+    pub const UNKNOWN: Self = Self(-1);
+
     pub const fn next(self) -> Self {
         Self(self.0 + 1)
     }

@@ -1,0 +1,249 @@
+//! Appends: records go to an idempotent producer, and a call is answered when the brokers have acknowledged all of them.
+//!
+//! In: the records of `append`. Out: their offsets. Promise: nothing counts as stored but what a delivery report says was
+//! acknowledged by every copy that counts; a record that expired (`kafka.message_timeout`) is an error.
+//!
+//! One record is one Kafka message. They are not put into transactions: who owns a partition is decided at the table.
+//!
+//! # A place that is not told
+//! An idempotent producer that repeats a request whose answer was lost can be answered "I have this already" (duplicate
+//! sequence number). Then the record is stored, and librdkafka reports success without an offset. The append has
+//! succeeded, and its offset is [`Offset::UNKNOWN`]: nobody who appends needs the place, and asking for it would mean to
+//! read the partition back.
+//!
+//! # A producer that gives up
+//! When the order of a partition can no longer be kept apart from loss (a gap in the sequence, a broker that forgot the
+//! producer in a way that cannot be mended), librdkafka stops the producer for good. A new one takes over with the next
+//! append; what the old one had not delivered fails. Without this, appends would fail until a restart.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use events::{Offset, TopicPartition};
+use parking_lot::{Mutex, RwLock};
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::error::KafkaError;
+use rdkafka::message::Message;
+use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+use tokio::sync::oneshot;
+
+use super::callbacks::Callbacks;
+use super::calls::{Call, Pending, Report};
+use super::metrics::Metrics;
+use super::state::State;
+use crate::{AppendRecord, Error, Result};
+
+/// Called by the producer's thread.
+pub(super) struct Deliveries {
+    callbacks: Callbacks,
+    outcome: Arc<Outcome>,
+    metrics: Metrics,
+    record_bytes_max: u64,
+}
+
+/// How the last appends went.
+#[derive(Default)]
+pub(super) struct Outcome {
+    /// Why the last append failed, until one succeeds.
+    failure: Mutex<Option<String>>,
+    has_failed: AtomicBool,
+}
+
+impl Outcome {
+    pub fn failure(&self) -> Option<String> {
+        self.failure.lock().clone()
+    }
+
+    /// Also when a question that stands for an append was answered well: nobody appends to a log that is not ready.
+    pub fn recovered(&self) {
+        if self.has_failed.swap(false, Ordering::Relaxed) {
+            *self.failure.lock() = None;
+        }
+    }
+
+    fn failed(&self, error: &Error) {
+        *self.failure.lock() = Some(error.to_string());
+        self.has_failed.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ClientContext for Deliveries {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.callbacks.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.callbacks.error(error, reason);
+    }
+}
+
+impl ProducerContext for Deliveries {
+    type DeliveryOpaque = Box<Report>;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, report: Box<Report>) {
+        match result {
+            Ok(message) => {
+                self.metrics.appended_records.inc();
+                self.metrics.appended_bytes.inc_by(report.bytes);
+                self.outcome.recovered();
+                let offset = message.offset();
+                report.settle(Ok(if offset < 0 { Offset::UNKNOWN } else { Offset(offset) }));
+            }
+            Err((error, _)) => {
+                let error = refusal(error, &report, self.record_bytes_max);
+                self.metrics.append_failures.inc();
+                self.outcome.failed(&error);
+                report.settle(Err(error));
+            }
+        }
+    }
+}
+
+/// The error for a record that was not stored.
+fn refusal(error: &KafkaError, report: &Report, record_bytes_max: u64) -> Error {
+    let reason = match error.rdkafka_error_code() {
+        Some(Code::MessageSizeTooLarge) => {
+            return Error::RecordTooLarge { bytes: report.bytes, max_bytes: record_bytes_max };
+        }
+        Some(Code::MessageTimedOut) => "the brokers did not acknowledge it in time (kafka.message_timeout)".into(),
+        Some(code) => code.to_string(),
+        None => error.to_string(),
+    };
+    Error::Unacknowledged { topic_partition: report.topic_partition, reason }
+}
+
+type RecordProducer = ThreadedProducer<Deliveries>;
+
+pub(super) struct Writer {
+    config: ClientConfig,
+    state: Arc<State>,
+    record_bytes_max: u64,
+    metrics: Metrics,
+    producer: RwLock<Arc<RecordProducer>>,
+    is_closed: AtomicBool,
+    pub pending: Arc<Pending>,
+    pub outcome: Arc<Outcome>,
+}
+
+impl Writer {
+    /// # Errors
+    /// `KafkaSettings` if librdkafka refuses the settings together.
+    pub fn new(
+        config: ClientConfig,
+        state: Arc<State>,
+        record_bytes_max: u64,
+        pending_bytes_max: u64,
+        metrics: Metrics,
+    ) -> Result<Self> {
+        let outcome = Arc::<Outcome>::default();
+        let producer = start(&config, &outcome, &metrics, record_bytes_max)?;
+        Ok(Self {
+            config,
+            state,
+            record_bytes_max,
+            metrics,
+            producer: RwLock::new(Arc::new(producer)),
+            is_closed: AtomicBool::new(false),
+            pending: Arc::new(Pending::new(pending_bytes_max)),
+            outcome,
+        })
+    }
+
+    /// Hands records to the producer. The answer comes when all of them are acknowledged or one is known not to be.
+    ///
+    /// # Errors
+    /// As `append`, for what is refused at once.
+    pub fn send(&self, records: &[AppendRecord]) -> Result<oneshot::Receiver<Result<Vec<Offset>>>> {
+        // An unknown partition is the caller's mistake and stops the caller.
+        records.iter().for_each(|record| self.state.assert_known(record.topic_partition));
+        if self.is_closed.load(Ordering::Acquire) {
+            return Err(Error::Closed);
+        }
+        let bytes = |record: &AppendRecord| record.frame.len() as u64;
+        let max_bytes = self.record_bytes_max;
+        if let Some(bytes) = records.iter().map(bytes).find(|bytes| *bytes > max_bytes) {
+            return Err(Error::RecordTooLarge { bytes, max_bytes });
+        }
+        let producer = self.producer()?;
+        self.pending.reserve(records.iter().map(bytes).sum())?;
+        let (call, outcome) = Call::new(records.len());
+        let reports: Vec<_> = (records.iter().enumerate())
+            .map(|(index, record)| Report::new(&call, &self.pending, index, record.topic_partition, bytes(record)))
+            .collect();
+        let mut refused = None;
+        for (record, report) in records.iter().zip(reports) {
+            match &refused {
+                // What follows would come after a gap.
+                Some(error) => report.settle(Err(Error::clone(error))),
+                None => refused = self.send_one(&producer, record, report),
+            }
+        }
+        Ok(outcome)
+    }
+
+    /// Returns why the record was refused, if it was.
+    fn send_one(&self, producer: &RecordProducer, record: &AppendRecord, report: Report) -> Option<Error> {
+        let TopicPartition { topic, partition } = record.topic_partition;
+        let message = BaseRecord::<(), [u8], _>::with_opaque_to(self.state.names.of(topic), Box::new(report))
+            .partition(partition.0 as i32)
+            .payload(&record.frame[..]);
+        let (error, message) = producer.send(message).err()?;
+        let report = message.delivery_opaque;
+        let error = refusal(&error, &report, self.record_bytes_max);
+        self.metrics.append_failures.inc();
+        self.outcome.failed(&error);
+        report.settle(Err(error.clone()));
+        Some(error)
+    }
+
+    /// The producer, or a new one if it has stopped for good.
+    fn producer(&self) -> Result<Arc<RecordProducer>> {
+        let current = self.producer.read().clone();
+        let Some((code, reason)) = current.client().fatal_error() else { return Ok(current) };
+        let mut slot = self.producer.write();
+        if Arc::ptr_eq(&slot, &current) {
+            tracing::warn!(%code, reason, "the Kafka producer has stopped for good, a new one takes over");
+            self.metrics.producers_replaced.inc();
+            let fresh = Arc::new(start(&self.config, &self.outcome, &self.metrics, self.record_bytes_max)?);
+            let given_up = std::mem::replace(&mut *slot, fresh);
+            // It fails what it still holds and waits for its thread, which is no work for a caller.
+            std::thread::spawn(move || drop((given_up, current)));
+        }
+        Ok(slot.clone())
+    }
+
+    /// Refuses further appends and waits until those accepted are answered, at most `wait_max`. Blocks.
+    pub fn close(&self, wait_max: Duration) {
+        self.is_closed.store(true, Ordering::Release);
+        let producer = self.producer.read().clone();
+        if let Err(error) = producer.flush(wait_max) {
+            tracing::info!(%error, pending_bytes = self.pending.bytes(), "appends were still under way, nobody was told that they are stored");
+        }
+    }
+
+    /// What librdkafka does itself when it cannot go on.
+    #[cfg(test)]
+    pub fn stop_producer_for_good(&self) {
+        super::native::stop_for_good(self.producer.read().client());
+    }
+
+    pub fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+}
+
+fn start(
+    config: &ClientConfig,
+    outcome: &Arc<Outcome>,
+    metrics: &Metrics,
+    record_bytes_max: u64,
+) -> Result<RecordProducer> {
+    let (callbacks, outcome, metrics) = (Callbacks::default(), outcome.clone(), metrics.clone());
+    let deliveries = Deliveries { callbacks, outcome, metrics, record_bytes_max };
+    let producer = config.create_with_context(deliveries);
+    producer.map_err(|error| Error::KafkaSettings { reason: error.to_string() })
+}
