@@ -117,7 +117,14 @@ impl Setting {
     }
 }
 
-/// Brings the topics to what is wanted, or says why they are not. Returns their descriptions in the order given.
+/// The topics as they are, in the order asked for.
+pub(super) struct Ensured {
+    pub topics: Vec<TopicDescription>,
+    /// Copies in sync without which a record is refused.
+    pub min_in_sync: usize,
+}
+
+/// Brings the topics to what is wanted, or says why they are not.
 ///
 /// # Errors
 /// `TopicMismatch`, `Denied` (kind `Fatal`); `Kafka` (kind `Retry`) if a broker did not answer or a new topic did not come
@@ -127,7 +134,7 @@ pub(super) async fn ensure(
     wanted: &[Wanted<'_>],
     described: Vec<std::result::Result<TopicDescription, Failure>>,
     clock: &Clock,
-) -> Result<Vec<TopicDescription>> {
+) -> Result<Ensured> {
     let mut missing = Vec::new();
     for (wanted, described) in wanted.iter().zip(&described) {
         match described {
@@ -150,7 +157,17 @@ pub(super) async fn ensure(
         let value = |name| settings.get(name).and_then(|entry| entry.value.as_deref());
         mismatches.extend(wanted.settings().iter().filter_map(|need| need.mismatch(&wanted.name, value(need.name))));
     }
-    if mismatches.is_empty() { Ok(topics) } else { Err(Error::TopicMismatch { mismatches }) }
+    if !mismatches.is_empty() {
+        return Err(Error::TopicMismatch { mismatches });
+    }
+    if let Some(topic) =
+        wanted.iter().zip(&topics).find(|(_, topic)| topic.partitions.iter().any(|one| one.replicas < 2))
+    {
+        tracing::info!(topic = topic.0.name, "there is one copy of each record, which is lost with its broker's disk");
+    }
+    let in_sync = |settings: &ConfigResource| settings.get("min.insync.replicas")?.value.as_deref()?.parse().ok();
+    let min_in_sync = settings.iter().filter_map(in_sync).max().unwrap_or(1);
+    Ok(Ensured { topics, min_in_sync })
 }
 
 async fn create(admin: &AdminClient<Callbacks>, missing: &[&Wanted<'_>]) -> Result<()> {

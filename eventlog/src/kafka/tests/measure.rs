@@ -71,3 +71,21 @@ async fn measure_appends_and_reads() {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints figures; run by hand"]
+async fn measure_rest() {
+    let log = open(&config(), &log_config()).await.unwrap();
+    let frame = bytes::Bytes::from(packed(64 << 10));
+    for _ in 0..100 {
+        log.append(vec![AppendRecord { topic_partition: EVENTS, frame: frame.clone() }]).await.unwrap();
+    }
+    // One partition with a full queue, the others with a reader that waits.
+    log.fetch(EVENTS, Offset(0), 1, Duration::from_secs(10)).await.unwrap();
+    let waiting = [TopicPartition::new(Topic::Events, 1), CONTEXTS]
+        .map(|place| log.fetch(place, Offset(0), 1, Duration::from_secs(5)));
+    let (began, cpu) = (Instant::now(), cpu_seconds());
+    futures::future::try_join_all(waiting).await.unwrap();
+    let share = (cpu_seconds() - cpu) / began.elapsed().as_secs_f64();
+    eprintln!("at rest: {:.1} % of a core", share * 100.0);
+}
