@@ -61,7 +61,8 @@ the process at once; nothing that was acknowledged is lost by that.
 
 Examples:
   tidegate serve --data-dir /var/lib/tidegate --listen 0.0.0.0:8030
-  TIDEGATE__COMPACTOR__COMMIT_INTERVAL=5s tidegate serve";
+  TIDEGATE__COMPACTOR__COMMIT_INTERVAL=5s tidegate serve
+  TIDEGATE__KAFKA__BROKERS=kafka-1:9092 tidegate serve --log kafka";
 
 const QUERY_HELP: &str = "\
 Tables: events, dead_letters, context_states. Views: evaluations, evaluation_counts, custom_events, migration_ops,
@@ -136,7 +137,7 @@ pub struct Serve {
     /// Address and port to listen on; port 0 takes a free one [default: 127.0.0.1:8030].
     #[arg(long, value_name = "ADDRESS")]
     pub listen: Option<String>,
-    /// The log to use [default: embedded].
+    /// The log to use: embedded, or kafka with the brokers of the configuration [default: embedded].
     #[arg(long, value_name = "KIND")]
     pub log: Option<String>,
     /// Lowest level that is logged, or a filter such as `info,ingest=debug`.

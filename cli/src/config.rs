@@ -29,6 +29,7 @@ pub struct Settings {
     /// Which generation of clients the REST API serves.
     pub api_generation: indexer::api::Generation,
     pub log: eventlog::Config,
+    pub kafka: eventlog::kafka::Config,
     pub storage: compactor::StorageConfig,
     pub ingest: ingest::Config,
     pub compactor: compactor::Config,
@@ -45,6 +46,7 @@ impl Default for Settings {
             data_dir: PathBuf::from("data"),
             api_generation: indexer::api::Generation::default(),
             log: eventlog::Config::default(),
+            kafka: eventlog::kafka::Config::default(),
             storage: compactor::StorageConfig::default(),
             ingest: ingest::Config::default(),
             compactor: compactor::Config::default(),

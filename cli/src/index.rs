@@ -16,11 +16,14 @@ use runtime::{Runtime, Shutdown};
 
 use crate::args::IndexRebuild;
 use crate::config;
-use crate::serve::{contexts_table, open_log};
+use crate::serve::contexts_table;
+use crate::serve::log::{self, Log};
 use crate::{UsageError, command_runtime, logging};
 
 /// How often progress is looked at and shown.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+/// Nothing was appended, so nothing is waited for.
+const LOG_CLOSE: Duration = Duration::from_secs(1);
 /// Folder of the index in the data directory.
 const FOLDER: &str = "index";
 
@@ -30,7 +33,7 @@ pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
     if let Some(wrong) = arguments.partitions.iter().find(|partition| **partition >= count) {
         bail!(UsageError(format!("--partition {wrong}: there are {count}, counted from 0")));
     }
-    if !settings.data_dir.join("log").exists() {
+    if !settings.data_dir.join(log::FOLDER).exists() {
         bail!(UsageError(format!("--data-dir {}: there is no data of tidegate", settings.data_dir.display())));
     }
     logging::start("warn", None)?;
@@ -41,8 +44,9 @@ pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
     command_runtime()?.block_on(async {
         let runtime = Runtime::system();
         // Holds the lock of the data directory to the end.
-        let log =
-            open_log(&settings, &runtime).context("an index is rebuilt while nothing else uses the data directory")?;
+        let opened = Log::open(&settings, &runtime).await;
+        let opened = opened.context("an index is rebuilt while nothing else uses the data directory")?;
+        let log = opened.reader();
         // What other stages have not read stays in the log.
         compactor::TOPICS.into_iter().for_each(|topic| log.register(compactor::LOG_READER, topic));
         let table = contexts_table::open(&settings, &runtime, None).await?;
@@ -54,10 +58,9 @@ pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
             indexer::discard_shard(&dir, *partition)?;
         }
         let beyond = Beyond { table: Some(table), snapshots: None };
-        let reader: Arc<dyn LogReader> = log.clone();
-        let indexer = Arc::new(Indexer::open_with(&dir, settings.indexer.clone(), reader, &runtime, beyond)?);
+        let indexer = Arc::new(Indexer::open_with(&dir, settings.indexer.clone(), log.clone(), &runtime, beyond)?);
         let done = follow_to_end(&indexer, log.as_ref(), &runtime).await;
-        log.close().await;
+        opened.close(LOG_CLOSE).await;
         let contexts = done?;
         writeln!(
             std::io::stdout(),

@@ -11,6 +11,7 @@
 mod banner;
 pub mod contexts_table;
 mod gauges;
+pub mod log;
 mod pipeline;
 mod signals;
 mod snapshots;
@@ -27,7 +28,6 @@ use axum::body::Body;
 use axum::response::Response;
 use compactor::Compactor;
 use eventlog::LogReader;
-use eventlog::embedded::EmbeddedLog;
 use events::{Environments, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -41,6 +41,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
+use self::log::Log;
 use crate::args::Serve;
 use crate::config::{self, ApiTokenConfig, Role, Settings};
 use crate::dev_keys::DevKeys;
@@ -57,7 +58,7 @@ const BLOCKING_THREADS_MAX: usize = 16;
 const ENDPOINT_DRAIN: Duration = Duration::from_millis(5500);
 /// Time for the commits of compactor and indexer.
 const STAGES_DRAIN: Duration = Duration::from_millis(2500);
-/// Time for the last fsync.
+/// Time for the last fsync, or for the last acknowledgements of the brokers.
 const LOG_CLOSE: Duration = Duration::from_millis(1500);
 
 pub fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
@@ -135,7 +136,7 @@ async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow:
 
 /// All stages, opened.
 struct Pipeline {
-    log: Arc<EmbeddedLog>,
+    log: Log,
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
     ingest: Arc<Ingest>,
@@ -145,7 +146,8 @@ struct Pipeline {
 
 impl Pipeline {
     async fn open(settings: &mut Settings, runtime: &Runtime, back: &Handle, compact: &Handle) -> anyhow::Result<Self> {
-        let log = open_log(settings, runtime)?;
+        let log = Log::open(settings, runtime).await?;
+        let reader = log.reader();
         // After the log, which holds the lock: two processes must not make keys at once.
         let dev_keys = if settings.environments.is_empty() {
             Some(DevKeys::load_or_make(&settings.data_dir, &runtime.entropy)?)
@@ -157,10 +159,10 @@ impl Pipeline {
             settings.api_tokens.extend(keys.api_tokens.clone());
         }
         let compactor = match settings.compactor.enabled {
-            true => Some(open_compactor(settings, &log, runtime, compact).await?),
+            true => Some(open_compactor(settings, &reader, runtime, compact).await?),
             false => {
                 // What it has not read is kept for the day it is switched on again.
-                compactor::TOPICS.into_iter().for_each(|topic| log.register(compactor::LOG_READER, topic));
+                compactor::TOPICS.into_iter().for_each(|topic| reader.register(compactor::LOG_READER, topic));
                 None
             }
         };
@@ -169,10 +171,10 @@ impl Pipeline {
                 let table = contexts_table::open(settings, runtime, compactor.as_deref()).await?;
                 let snapshots = snapshots::open(settings, runtime, compactor.as_ref()).await?;
                 let beyond = Beyond { table: Some(table), snapshots };
-                Some(open_indexer(&settings.data_dir.join("index"), settings, &log, runtime, back, beyond).await?)
+                Some(open_indexer(&settings.data_dir.join("index"), settings, &reader, runtime, back, beyond).await?)
             }
             false => {
-                log.register(indexer::LOG_READER, Topic::Contexts);
+                reader.register(indexer::LOG_READER, Topic::Contexts);
                 None
             }
         };
@@ -180,7 +182,7 @@ impl Pipeline {
             settings.ingest.clone(),
             &settings.environments,
             &settings.api_tokens.iter().map(ingest_token).collect::<Vec<_>>(),
-            log.clone(),
+            log.writer(),
             runtime.clone(),
         )?;
         Ok(Self { log, compactor, indexer, ingest: Arc::new(ingest), dev_keys })
@@ -217,20 +219,14 @@ impl Pipeline {
             generation: settings.api_generation,
             kinds_file: Some(settings.data_dir.join("context-kinds.json")),
             rate_limits: settings.api_rate_limit,
-            log: Some(self.log.clone()),
+            log: Some(self.log.writer()),
         }
     }
 }
 
-pub fn open_log(settings: &Settings, runtime: &Runtime) -> anyhow::Result<Arc<EmbeddedLog>> {
-    let dir = settings.data_dir.join("log");
-    let log = EmbeddedLog::open(&dir, &settings.log, runtime);
-    log.with_context(|| format!("opening the log {}", dir.display()))
-}
-
 async fn open_compactor(
     settings: &Settings,
-    log: &Arc<EmbeddedLog>,
+    log: &Arc<dyn LogReader>,
     runtime: &Runtime,
     compact: &Handle,
 ) -> anyhow::Result<Arc<Compactor>> {
@@ -243,7 +239,7 @@ async fn open_compactor(
 async fn open_indexer(
     dir: &Path,
     settings: &Settings,
-    log: &Arc<EmbeddedLog>,
+    log: &Arc<dyn LogReader>,
     runtime: &Runtime,
     back: &Handle,
     beyond: Beyond,
@@ -288,7 +284,5 @@ async fn drain(
     if tokio::time::timeout(STAGES_DRAIN, futures::future::join_all(followers)).await.is_err() {
         tracing::info!("compactor or indexer had more to commit; they go on after the next start");
     }
-    if tokio::time::timeout(LOG_CLOSE, pipeline.log.close()).await.is_err() {
-        tracing::warn!("the log did not close in time; everything acknowledged was synced before");
-    }
+    pipeline.log.close(LOG_CLOSE).await;
 }

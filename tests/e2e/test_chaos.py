@@ -16,13 +16,14 @@ from collections import Counter
 import pytest
 from harness import audit, faults
 from harness.load import Load
-from harness.services import Bucket
+from harness.services import Broker, Bucket
 from harness.waiting import wait_until
 
 SECONDS = float(os.environ.get("TIDEGATE_CHAOS_SECONDS", "40"))
 SEED = int(os.environ.get("TIDEGATE_CHAOS_SEED", "20261127"))
 # Longest time from the end of a fault until clients are answered again.
 RECOVERY_SECONDS = 60
+BROKER_FAULTS = (faults.DELAY, faults.SLOW, faults.HANG, faults.CUT, faults.LOSE_ANSWERS)
 STORE_FAULTS = (faults.DELAY, faults.SLOW, faults.HANG, faults.CUT, faults.LOSE_ANSWERS, faults.ERRORS)
 SETTINGS = {
     "log": {"segment_bytes": "1MiB"},
@@ -74,6 +75,14 @@ class Chaos:
 
         return act
 
+    def freeze_of(self, service):
+        def act():
+            service.freeze()
+            self.last()
+            service.thaw()
+
+        return act
+
     def restart_of(self, service):
         def act():
             service.kill9()
@@ -119,3 +128,24 @@ def test_faults_of_the_store(serve, bucket, measured):
     assert_intact(server, load)
     told = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
     measured("chaos, tables in a bucket", f"{load.acknowledged} payloads acknowledged, none lost or doubled; {told}")
+
+
+def test_faults_of_the_broker(serve, tmp_path, measured):
+    """The log on a Kafka broker that fails in every way, and a program that is killed and stopped."""
+    with Broker(tmp_path / "kafka") as broker:
+        server = serve(settings={**SETTINGS, **broker.settings()}, start=False)
+        server.expect_log("^")
+        server.start()
+        with Load(server, clients=4, padding="x" * 100) as load:
+            chaos = Chaos(random.Random(SEED), load)
+            actions = {f"broker: {mode}": chaos.on_the_way(broker.proxy, mode) for mode in BROKER_FAULTS}
+            actions |= {
+                "broker: killed": chaos.restart_of(broker),
+                "broker: stopped": chaos.freeze_of(broker),
+                "program: killed": chaos.death(server),
+                "program: stopped": chaos.standstill(server),
+            }
+            chaos.until(time.monotonic() + SECONDS, actions)
+        assert_intact(server, load)
+    told = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
+    measured("chaos, log on a broker", f"{load.acknowledged} payloads acknowledged, none lost or doubled; {told}")

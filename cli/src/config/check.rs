@@ -11,13 +11,9 @@ use toml::{Table, Value};
 use super::{Settings, mask};
 
 /// Sections and lists of the tree; the scalars at the top are `TOP`.
-pub const SECTIONS: &[&str] = &["log", "storage", "ingest", "compactor", "indexer", "api_rate_limit"];
+pub const SECTIONS: &[&str] = &["log", "kafka", "storage", "ingest", "compactor", "indexer", "api_rate_limit"];
 pub const LISTS: &[&str] = &["environments", "api_tokens"];
 const TOP: &[&str] = &["listen", "data_dir", "api_generation"];
-
-/// Sections that the names of are taken, with the reason why they are refused.
-const RESERVED: &[(&str, &str)] =
-    &[("kafka", "the Kafka log is not part of this version; remove the section and use [log] kind = \"embedded\"")];
 
 /// Settings that were renamed: old path, new path. The old one is refused with the new name as the answer.
 pub const RENAMED: &[(&str, &str)] = &[];
@@ -77,16 +73,13 @@ pub fn shown(path: &str, value: &Value) -> String {
 }
 
 /// What is wrong with `path = value`; nothing if it is right. A path has one step (`listen`), two (`log.kind`), or
-/// three for the free table `storage.options`.
+/// three for the free tables `storage.options` and `kafka.librdkafka`.
 pub fn check(path: &[String], value: &Value, renamed: &[(&str, &str)]) -> Vec<(String, Option<Value>, String)> {
     let whole = path.join(".");
     if let Some((_, new)) = renamed.iter().find(|(old, _)| *old == whole) {
         return vec![(whole, None, format!("is called {new} now"))];
     }
     let first = path[0].as_str();
-    if let Some((_, why)) = RESERVED.iter().find(|(name, _)| *name == first) {
-        return vec![(first.to_owned(), None, (*why).to_owned())];
-    }
     match path {
         [name] if LISTS.contains(&name.as_str()) => check_list(name, value),
         [name] if SECTIONS.contains(&name.as_str()) => {
@@ -144,6 +137,7 @@ fn check_list(name: &str, value: &Value) -> Vec<(String, Option<Value>, String)>
 fn in_section(section: &str, key: &str, value: &Value) -> Result<(), String> {
     match section {
         "log" => one_key::<eventlog::Config>(key, value),
+        "kafka" => one_key::<eventlog::kafka::Config>(key, value),
         "storage" => one_key::<compactor::StorageConfig>(key, value),
         "ingest" => one_key::<ingest::Config>(key, value),
         "compactor" => one_key::<compactor::Config>(key, value),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
-use super::check::{self, LISTS, Mistake, Mistakes, RENAMED, SECTIONS, shown};
+use super::check::{self, Mistake, Mistakes, RENAMED, SECTIONS, shown};
 use super::{Settings, relations};
 
 /// Prefix of environment variables that are settings.
@@ -104,7 +104,7 @@ fn of_file(file: &Path, table: Table) -> Vec<Given> {
     let mut given = Vec::new();
     for (name, value) in table {
         match value {
-            Value::Table(section) if !LISTS.contains(&name.as_str()) && !reserved_or_unknown(&name) => {
+            Value::Table(section) if SECTIONS.contains(&name.as_str()) => {
                 given.extend(section.into_iter().map(|(key, value)| Given {
                     path: vec![name.clone(), key],
                     value: GivenValue::Typed(value),
@@ -117,10 +117,6 @@ fn of_file(file: &Path, table: Table) -> Vec<Given> {
         }
     }
     given
-}
-
-fn reserved_or_unknown(name: &str) -> bool {
-    !SECTIONS.contains(&name)
 }
 
 fn of_variables(variables: &[(String, String)]) -> Vec<Given> {

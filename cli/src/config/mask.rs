@@ -6,9 +6,13 @@ use toml::{Table, Value};
 pub fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     matches!(name.as_str(), "sdk_keys" | "mobile_keys" | "token")
-        || ["secret", "password", "credential", "access_key", "account_key", "session_token", "sas"]
+        || ["secret", "password", "passphrase", "credential", "access_key", "account_key", "session_token"]
             .iter()
             .any(|part| name.contains(part))
+        // Of object stores, a signature; but Kafka's settings are called sasl.
+        || (name.contains("sas") && !name.starts_with("sasl"))
+        // A private key as text; certificates are public.
+        || name.ends_with("key.pem") || name.ends_with("key_pem")
 }
 
 /// `****` and the last four characters; of a short text nothing, as four characters would be most of it.

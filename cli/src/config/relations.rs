@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use runtime::ByteSize;
+
 use super::check::{Mistake, shown};
 use super::{Settings, mask};
 
@@ -33,12 +35,32 @@ fn of_sections(settings: &Settings, mistakes: &mut Vec<Mistake>) {
         mistakes.push(mistake(path, None, expected));
     }
     of_log(&settings.log, mistakes);
-    if settings.log.kind == eventlog::config::Kind::Kafka {
-        mistakes.push(mistake(
-            "log.kind",
-            Some("\"kafka\"".into()),
-            "the Kafka log is not part of this version; use \"embedded\"",
-        ));
+    of_kafka(settings, mistakes);
+}
+
+fn of_kafka(settings: &Settings, mistakes: &mut Vec<Mistake>) {
+    let kafka = &settings.kafka;
+    mistakes.extend(kafka.mistakes().into_iter().map(|(path, problem)| mistake(path, None, problem)));
+    if settings.log.kind != eventlog::config::Kind::Kafka {
+        return;
+    }
+    // The compactor looks back as far after a restart.
+    let window = settings.compactor.dedup_window;
+    if kafka.retention < window {
+        let problem = format!("expected at least compactor.dedup_window, {window}");
+        mistakes.push(mistake("kafka.retention", Some(kafka.retention.to_string()), problem));
+    }
+    // Otherwise a client is told to come back while its events may still be stored.
+    let most = settings.ingest.append_timeout;
+    if kafka.message_timeout >= most {
+        let problem = format!("expected less than ingest.append_timeout, {most}");
+        mistakes.push(mistake("kafka.message_timeout", Some(kafka.message_timeout.to_string()), problem));
+    }
+    // A body can become one record. What cannot be packed grows by its bookkeeping, and no body doubles.
+    let least = ByteSize(2 * settings.ingest.body_bytes_max.0);
+    if kafka.record_bytes_max < least {
+        let problem = format!("expected at least twice ingest.body_bytes_max, {least}");
+        mistakes.push(mistake("kafka.record_bytes_max", Some(kafka.record_bytes_max.to_string()), problem));
     }
 }
 

@@ -65,10 +65,11 @@ fn documented_file_names_every_setting_and_no_other() {
         ["project", "key", "sdk_keys", "mobile_keys", "client_side_ids"].map(|key| format!("environments.{key}"));
     known.extend(entries);
     known.extend(["token", "role"].map(|key| format!("api_tokens.{key}")));
-    // A free table, shown by an example.
-    known.remove("storage.options");
-    let documented: BTreeSet<String> =
-        documented.into_iter().filter(|key| !key.starts_with("storage.options.")).collect();
+    // Free tables, shown by examples.
+    let free = ["storage.options", "kafka.librdkafka"];
+    known.retain(|key| !free.contains(&key.as_str()));
+    let in_free = |key: &String| free.iter().any(|table| key.starts_with(&format!("{table}.")));
+    let documented: BTreeSet<String> = documented.into_iter().filter(|key| !in_free(key)).collect();
     assert_eq!(documented, known);
 }
 
@@ -99,7 +100,11 @@ fn all_mistakes_are_reported_at_once() {
         merge = "yes"
         retention = 30
         [kafka]
-        brokers = "127.0.0.1:9092"
+        broker = "127.0.0.1:9092"
+        replication_factor = -1
+        [kafka.librdkafka]
+        acks = 1
+        "sasl.pasword" = "not-to-be-shown"
         [[environments]]
         project = "p"
         sdk_keys = "sdk-not-to-be-shown"
@@ -118,7 +123,10 @@ fn all_mistakes_are_reported_at_once() {
     assert_mistake(&found, &["compactor.dedup_window", "at least 10m"]);
     assert_mistake(&found, &["compactor.merge = \"yes\"", "expected true or false"]);
     assert_mistake(&found, &["compactor.retention = 30", "expected a duration with its unit"]);
-    assert_mistake(&found, &["kafka", "not part of this version"]);
+    assert_mistake(&found, &["kafka.broker", "did you mean brokers?"]);
+    assert_mistake(&found, &["kafka.replication_factor = -1", "expected a whole number, not negative"]);
+    assert_mistake(&found, &["kafka.librdkafka.acks", "is always \"all\""]);
+    assert_mistake(&found, &["kafka.librdkafka.sasl.pasword", "librdkafka refuses it"]);
     assert_mistake(&found, &["environments[0].key", "is missing"]);
     assert_mistake(&found, &["environments[0].sdk_keys", "expected a list"]);
     assert_mistake(&found, &["api_tokens[0].rolle", "did you mean role?"]);
@@ -132,6 +140,10 @@ fn contradictions_between_settings_are_reported() {
         r#"
         [log]
         kind = "kafka"
+        [kafka]
+        message_timeout = "10s"
+        retention = "12m"
+        record_bytes_max = "32MiB"
         [storage]
         url = "ftp://bucket/prefix"
         [[environments]]
@@ -154,14 +166,16 @@ fn contradictions_between_settings_are_reported() {
         "#,
     );
     let found = mistakes(&layers);
-    assert_mistake(&found, &["log.kind", "not part of this version"]);
+    assert_mistake(&found, &["kafka.message_timeout = 10s", "less than ingest.append_timeout"]);
+    assert_mistake(&found, &["kafka.retention = 12m", "at least compactor.dedup_window, 15m"]);
+    assert_mistake(&found, &["kafka.record_bytes_max = 32MiB", "twice ingest.body_bytes_max, 64MiB"]);
     assert_mistake(&found, &["storage.url = \"ftp://bucket/prefix\"", "begins with one of file, s3"]);
     assert_mistake(&found, &["environments[1].mobile_keys[0] = ****same", "already environments[0].sdk_keys[0]"]);
     assert_mistake(&found, &["environments[1].mobile_keys[1]", "expected printable characters"]);
     assert_mistake(&found, &["environments[2]", "p/a is already environments[0]"]);
     assert_mistake(&found, &["api_tokens[0].token", "expected printable characters"]);
     assert_mistake(&found, &["api_tokens[2].token", "already api_tokens[1]"]);
-    assert_eq!(found.len(), 7, "{found:#?}");
+    assert_eq!(found.len(), 9, "{found:#?}");
 }
 
 /// The stages know their bounds themselves; the program only gathers what they say.
@@ -214,6 +228,22 @@ fn flags_win_over_variables_and_variables_over_the_file() {
 
     layers.flags.push(Flag { name: "listen", path: "listen", value: "127.0.0.1:3".into() });
     assert_eq!(load(&layers).unwrap().listen.port(), 3);
+}
+
+#[test]
+fn settings_of_librdkafka_come_with_dots_or_underscores_and_variables_win() {
+    let (_dir, layers) = file(
+        "[kafka.librdkafka]\nsecurity.protocol = \"ssl\"\n\"sasl.password\" = \"from the file\"\nlinger_ms = 3\n\"socket.keepalive.enable\" = false\n",
+    );
+    let layers = with_variables(layers, &[("TIDEGATE__KAFKA__LIBRDKAFKA__SASL_PASSWORD", "from the environment")]);
+    let passed = load(&layers).unwrap().kafka.librdkafka.0;
+    let expected = [
+        ("linger.ms", "3"),
+        ("sasl.password", "from the environment"),
+        ("security.protocol", "ssl"),
+        ("socket.keepalive.enable", "false"),
+    ];
+    assert_eq!(passed.iter().map(|(name, value)| (&**name, &**value)).collect::<Vec<_>>(), expected);
 }
 
 #[test]
@@ -270,13 +300,28 @@ fn printed_configuration_masks_secrets() {
         .api_tokens
         .push(ApiTokenConfig { token: "api-00000000-0000-4000-8000-0000000000bb".into(), role: Role::Writer });
     settings.storage.options.insert("aws_secret_access_key".into(), "fake-fake-fake".into());
+    for (name, value) in
+        [("sasl.password", "fake-fake-kafka"), ("sasl.username", "a-user"), ("ssl.key.pem", "fake-fake-pem0")]
+    {
+        settings.kafka.librdkafka.0.insert(name.into(), value.into());
+    }
     let printed = settings.to_masked_toml().unwrap();
-    for shown in ["\"****000a\"", "\"****\"", "\"****00bb\"", "\"****fake\"", "0000000000000000000000aa"] {
+    for shown in [
+        "\"****afka\"",
+        "a-user",
+        "\"****pem0\"",
+        "\"****000a\"",
+        "\"****\"",
+        "\"****00bb\"",
+        "\"****fake\"",
+        "0000000000000000000000aa",
+    ] {
         assert!(printed.contains(shown), "{shown} not in {printed}");
     }
     for hidden in ["sdk-0000", "short", "api-0000", "fake-fake"] {
         assert!(!printed.contains(hidden), "{hidden} in {printed}");
     }
+    assert!(!format!("{:?}", settings.kafka).contains("fake-fake"));
     assert!(!format!("{settings:?}").contains("api-0000") && !format!("{settings:?}").contains("sdk-0000"));
     // Without secrets, what is printed is a configuration.
     let (_dir, layers) = file(&Settings::default().to_masked_toml().unwrap());

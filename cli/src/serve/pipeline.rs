@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use compactor::Compactor;
-use eventlog::embedded::EmbeddedLog;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use indexer::Indexer;
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 
 use super::Pipeline;
 use super::gauges::Gauges;
+use super::log::Log;
 use crate::endpoints::{Stages, Tables};
 use crate::lake::{ContextPlace, Lake, WholeLetter};
 
@@ -29,7 +29,7 @@ const QUESTION_TIME: Duration = Duration::from_secs(30);
 
 /// Reads the state of each stage when asked; holds nothing of its own.
 pub struct RunningStages {
-    log: Arc<EmbeddedLog>,
+    log: Log,
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
     ingest: Arc<Ingest>,
@@ -57,23 +57,6 @@ impl RunningStages {
     async fn index_status(&self) -> Option<indexer::Status> {
         let indexer = self.indexer.clone()?;
         tokio::task::spawn_blocking(move || indexer.status()).await.ok()
-    }
-
-    fn log_state(&self) -> Value {
-        let partitions: Vec<Value> = self
-            .log
-            .ranges()
-            .into_iter()
-            .map(|(place, range)| {
-                json!({
-                    "topic": place.topic.name(),
-                    "partition": place.partition.0,
-                    "earliest": range.start.0,
-                    "next": range.end.0,
-                })
-            })
-            .collect();
-        json!({"bytes": self.log.bytes(), "partitions": partitions})
     }
 }
 
@@ -118,7 +101,7 @@ impl Stages for RunningStages {
                 "uptimeSeconds": self.started.elapsed().as_secs(),
                 "version": env!("CARGO_PKG_VERSION"),
                 "ingest": self.ingest.status(),
-                "log": self.log_state(),
+                "log": self.log.state().await,
                 "table": self.compactor.as_ref().map_or_else(|| json!({}), |compactor| table_state(&compactor.status())),
                 "index": index.as_ref().map_or_else(|| json!({}), index_state),
             })

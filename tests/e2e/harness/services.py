@@ -77,18 +77,43 @@ class Service:
         self.proxy.__exit__()
 
 
+def kafka_settings(brokers, prefix, **librdkafka):
+    """The sections of a program whose log is on these brokers. Names of librdkafka's settings with underscores."""
+    return {
+        "log": {"kind": "kafka"},
+        "kafka": {"brokers": brokers, "topic_prefix": prefix, "message_timeout": "3s"},
+        "kafka.librdkafka": librdkafka,
+    }
+
+
 class Broker(Service):
     """Clients learn the proxy's address from the broker itself, so that all they send takes this way."""
 
     script = "kafka.sh"
 
+    def __init__(self, folder, settings=()):
+        """`settings`: lines laid over those of the script."""
+        super().__init__(folder)
+        self.more_settings = list(settings)
+
     def variables(self):
-        return {"KAFKA_SETTINGS": f"advertised.listeners=PLAINTEXT://{self.address}"}
+        return {"KAFKA_SETTINGS": "\n".join([f"advertised.listeners=PLAINTEXT://{self.address}", *self.more_settings])}
 
     @property
     def address(self):
         host, port = self.proxy.address
         return f"{host}:{port}"
+
+    def settings(self, prefix="tidegate.", **librdkafka):
+        return kafka_settings(self.address, prefix, **librdkafka)
+
+
+def kafka_topics(brokers, *words):
+    """Runs Kafka's own tool for topics."""
+    tool = ["tool", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", brokers]
+    done = subprocess.run([SCRIPTS / "kafka.sh", *tool, *words], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 class Bucket(Service):
