@@ -5,6 +5,7 @@ import json
 import os
 import re
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def project():
 
 def test_services_are_there_and_their_images_pinned(project):
     services = project["services"]
-    assert services.keys() == {"tidegate", "s3", "bucket", "prometheus", "grafana"}
+    assert services.keys() == {"tidegate", "kafka", "s3", "bucket", "prometheus", "grafana"}
     for name, service in services.items():
         assert "build" in service or re.search(r":[^:/]*\d[^:/]*$", service["image"]), f"{name} takes {service['image']}"
 
@@ -68,6 +69,10 @@ def test_program_takes_its_command_and_configuration(project):
     assert checked.returncode == 0, checked.stderr
     help_text = subprocess.run([binary(), command[0], "--help"], capture_output=True, text=True).stdout
     assert all(flag in help_text for flag in command if flag.startswith("--"))
+    # The broker is where the program looks for it, and tells clients the same address.
+    brokers = tomllib.loads(Path(path).read_text())["kafka"]["brokers"]
+    assert project["services"]["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{brokers}"
+    assert service["depends_on"]["kafka"]["condition"] == "service_healthy"
     # The bucket that is made is the one that is used.
     assert f"s3/{Path(path).read_text().split('s3://')[1].split('/')[0]}" in project["services"]["bucket"]["command"][0]
 
