@@ -36,7 +36,7 @@ const FETCH_WAIT: Duration = Duration::from_millis(100);
 pub struct Config {
     /// Addresses to begin with, separated by commas; the brokers name the others.
     pub brokers: String,
-    /// Stands before the names of topics and consumer groups.
+    /// Stands before the names of the topics and of the consumer group.
     pub topic_prefix: String,
     /// Copies of each record; 0 leaves it to the brokers (`default.replication.factor`).
     pub replication_factor: u16,
@@ -235,7 +235,7 @@ impl Config {
         client.set("fetch.queue.backoff.ms", "10");
         client.set("fetch.wait.max.ms", FETCH_WAIT.as_millis().to_string());
         let promised = [
-            ("group.id", format!("{}log", self.topic_prefix)),
+            ("group.id", format!("{}readers", self.topic_prefix)),
             ("enable.auto.commit", "false".to_owned()),
             ("enable.auto.offset.store", "false".to_owned()),
             ("auto.offset.reset", "error".to_owned()),

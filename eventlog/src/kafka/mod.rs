@@ -3,12 +3,12 @@
 //! [`topics`] makes the topics or holds them against the configuration; [`writer`] appends through an idempotent producer,
 //! whose reports answer the [`calls`]; [`reader`] reads from explicit offsets through [`cursor`]s; [`watch`] asks each
 //! second whether an append would succeed and whether the topics are still the same, for [`state`]; [`native`] holds the
-//! requests that the crate `rdkafka` lacks; [`config`] is the section `[kafka]`.
+//! request that the crate `rdkafka` lacks; [`config`] is the section `[kafka]`.
 //!
 //! What differs from the embedded log:
 //! - Retention is Kafka's, by time and bytes. It does not wait for readers: what nobody has read for `kafka.retention` is
-//!   gone, and its reader stops with `OffsetOutOfRange`. `commit` only notes progress in a consumer group per reader
-//!   (`<topic_prefix><reader>`), for the usual tools that show lag; nothing starts from there.
+//!   gone, and its reader stops with `OffsetOutOfRange`. `commit` only notes the slowest reader of each partition in the
+//!   consumer group `<topic_prefix>readers`, for the usual tools that show lag; nothing starts from there.
 //! - Several processes use one log, so the end of a partition moves without us.
 //! - The offset of an append may be unknown (see [`writer`]).
 //!
@@ -243,7 +243,7 @@ impl LogReader for KafkaLog {
     /// Nothing to do: Kafka's retention waits for nobody.
     fn register(&self, _reader: &'static str, _topic: Topic) {}
 
-    /// Noted in the reader's consumer group, for tools that show lag.
+    /// Noted in a consumer group, for tools that show lag.
     fn commit(&self, reader: &'static str, topic_partition: TopicPartition, next: Offset) {
         self.progress.note(reader, topic_partition, next);
     }

@@ -1,4 +1,4 @@
-//! Names of the topics and consumer groups on the brokers.
+//! Names of the topics on the brokers.
 
 use std::sync::Arc;
 
@@ -7,13 +7,12 @@ use events::Topic;
 /// Names made from `kafka.topic_prefix`. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Names {
-    prefix: Arc<str>,
     topics: Arc<[String; 3]>,
 }
 
 impl Names {
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: prefix.into(), topics: Arc::new(Topic::ALL.map(|topic| format!("{prefix}{topic}"))) }
+        Self { topics: Arc::new(Topic::ALL.map(|topic| format!("{prefix}{topic}"))) }
     }
 
     pub fn of(&self, topic: Topic) -> &str {
@@ -23,10 +22,5 @@ impl Names {
     /// In the order of [`Topic::ALL`].
     pub fn all(&self) -> &[String] {
         &self.topics[..]
-    }
-
-    /// The consumer group whose offsets say how far a reader has got.
-    pub fn group_of(&self, reader: &str) -> String {
-        format!("{}{reader}", self.prefix)
     }
 }

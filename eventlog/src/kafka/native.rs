@@ -1,14 +1,16 @@
-//! Requests that librdkafka knows and the crate `rdkafka` does not: the identity of topics, what we may do with them, and
-//! the offsets of consumer groups. All `unsafe` of the Kafka log is in this file, behind [`describe_topics`] and
-//! [`commit_group`].
+//! The request that librdkafka knows and the crate `rdkafka` does not: the identity of topics, and what we may do with them.
+//! All `unsafe` of the Kafka log is in this file, behind [`describe_topics`].
 //!
-//! Both put one request on a queue of their own and wait for its one answer, so nothing outlives the call.
+//! It puts one request on a queue of its own and waits for its one answer, so nothing outlives the call.
+//!
+//! Requests that librdkafka sends to a coordinator this way (such as for the offsets of consumer groups) are not used: when
+//! the broker dies meanwhile, an assertion of librdkafka may end the process
+//! (<https://github.com/confluentinc/librdkafka/issues/4605>, seen here with 2.12.1).
 
 use std::ffi::{CStr, CString, c_char};
 use std::ptr::NonNull;
 use std::time::Duration;
 
-use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
 use rdkafka::types::{RDKafkaAdminOp, RDKafkaErrorCode as Code, RDKafkaRespErr};
@@ -79,33 +81,6 @@ pub(super) fn describe_topics<C: ClientContext>(
     }
 }
 
-/// Notes offsets for a consumer group without members.
-///
-/// # Errors
-/// As [`describe_topics`]; that of a single partition is not told.
-pub(super) fn commit_group<C: ClientContext>(
-    client: &Client<C>,
-    group: &str,
-    offsets: &TopicPartitionList,
-    timeout: Duration,
-) -> Result<(), Failure> {
-    let group = text(group)?;
-    let request = Request::new(client, RDKafkaAdminOp::RD_KAFKA_ADMIN_OP_ALTERCONSUMERGROUPOFFSETS, timeout)?;
-    // SAFETY: group and offsets are copied by `new`, the whole by the request; so it may be freed after the call.
-    unsafe {
-        let mut altered = rd::rd_kafka_AlterConsumerGroupOffsets_new(group.as_ptr(), offsets.ptr());
-        rd::rd_kafka_AlterConsumerGroupOffsets(
-            request.client,
-            &mut altered,
-            1,
-            request.options.as_ptr(),
-            request.queue.as_ptr(),
-        );
-        rd::rd_kafka_AlterConsumerGroupOffsets_destroy(altered);
-        request.answer(timeout).map(drop)
-    }
-}
-
 /// Raises the error after which a producer takes nothing more.
 #[cfg(test)]
 pub(super) fn stop_for_good<C: ClientContext>(client: &Client<C>) {
@@ -122,7 +97,7 @@ struct Request {
 }
 
 impl Request {
-    /// The client must outlive what is returned; both callers hold it by reference for as long.
+    /// The client must outlive what is returned; the caller holds it by reference for as long.
     fn new<C: ClientContext>(client: &Client<C>, what: RDKafkaAdminOp, timeout: Duration) -> Result<Self, Failure> {
         let client = client.native_ptr();
         let none = || Failure { code: Code::Fail, reason: "out of memory".into() };

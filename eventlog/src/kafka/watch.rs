@@ -6,7 +6,7 @@
 //! Records of such a topic can be read for up to [`INTERVAL`] before that is seen; asking with every fetch would double
 //! the requests of a reader, and a stored offset of the old topic can only be met by a new one that has outgrown it.
 //!
-//! The same thread serves librdkafka's callbacks, and notes readers' progress in consumer groups.
+//! The same thread serves librdkafka's callbacks, and notes the slowest reader's progress in a consumer group.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use events::{Offset, Topic, TopicId, TopicPartition};
 use parking_lot::Mutex;
 use rdkafka::TopicPartitionList;
-use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::types::RDKafkaErrorCode as Code;
 use runtime::Clock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,18 +34,24 @@ const INTERVAL: Duration = Duration::from_secs(1);
 const QUESTION_TIME: Duration = Duration::from_secs(4);
 /// A broker that has just started may not know a topic for a moment.
 const MISSING_MAX: Duration = Duration::from_secs(10);
-/// How often progress is noted in the consumer groups.
-const GROUPS_INTERVAL: Duration = Duration::from_secs(5);
+/// How often progress is noted in the consumer group.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
 /// Callbacks of each consumer are served for so long, one after the other.
 const CALLBACKS_TIME: Duration = Duration::from_millis(50);
 
-/// How far readers have got, until it is noted in their consumer groups.
+/// How far the readers of each partition have got.
 #[derive(Default)]
-pub(super) struct Progress(Mutex<BTreeMap<(&'static str, TopicPartition), Offset>>);
+pub(super) struct Progress(Mutex<BTreeMap<TopicPartition, BTreeMap<&'static str, Offset>>>);
 
 impl Progress {
     pub fn note(&self, reader: &'static str, topic_partition: TopicPartition, next: Offset) {
-        self.0.lock().insert((reader, topic_partition), next);
+        self.0.lock().entry(topic_partition).or_default().insert(reader, next);
+    }
+
+    /// Where the slowest reader of each partition is.
+    fn slowest(&self) -> Vec<(TopicPartition, Offset)> {
+        let readers = self.0.lock();
+        readers.iter().filter_map(|(place, nexts)| Some((*place, *nexts.values().min()?))).collect()
     }
 }
 
@@ -97,7 +103,7 @@ impl Watch {
 
     fn run(self, stop: &AtomicBool) {
         let now = || self.clock.instant().into_std();
-        let (mut due, mut groups_due) = (now() + INTERVAL, now() + GROUPS_INTERVAL);
+        let (mut due, mut progress_due) = (now() + INTERVAL, now() + PROGRESS_INTERVAL);
         let mut missing_since = [None; 3];
         self.metrics.is_reachable.set(1);
         while !stop.load(Ordering::Relaxed) {
@@ -106,9 +112,9 @@ impl Watch {
                 self.look(&mut missing_since);
                 due = now() + INTERVAL;
             }
-            if now() >= groups_due && self.state.is_reachable() {
+            if now() >= progress_due && self.state.is_reachable() {
                 self.note_progress();
-                groups_due = now() + GROUPS_INTERVAL;
+                progress_due = now() + PROGRESS_INTERVAL;
             }
         }
     }
@@ -187,19 +193,16 @@ impl Watch {
     }
 
     fn note_progress(&self) {
-        let noted = std::mem::take(&mut *self.progress.0.lock());
-        let mut groups: BTreeMap<&str, TopicPartitionList> = BTreeMap::new();
-        for ((reader, topic_partition), next) in noted {
+        let mut offsets = TopicPartitionList::new();
+        for (topic_partition, next) in self.progress.slowest() {
             let (name, partition) = (self.state.names.of(topic_partition.topic), topic_partition.partition.0 as i32);
-            let offsets = groups.entry(reader).or_default();
             // Fails for offsets that do not exist, such as those before 0.
             let _ = offsets.add_partition_offset(name, partition, rdkafka::Offset::Offset(next.0));
         }
-        for (reader, offsets) in groups {
-            let group = self.state.names.group_of(reader);
-            if let Err(failure) = native::commit_group(self.consumers[0].client(), &group, &offsets, QUESTION_TIME) {
-                tracing::debug!(group, reason = failure.reason, "progress not noted in the consumer group");
-            }
+        if offsets.count() > 0
+            && let Err(error) = self.consumers[0].commit(&offsets, CommitMode::Async)
+        {
+            tracing::debug!(%error, "progress not noted in the consumer group");
         }
     }
 }

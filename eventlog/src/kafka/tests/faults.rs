@@ -130,13 +130,13 @@ async fn closed_log_refuses_appends_and_still_reads() {
 }
 
 #[tokio::test]
-async fn progress_of_readers_shows_in_their_consumer_groups() {
+async fn progress_of_the_slowest_reader_shows_in_the_consumer_group() {
     let config = config();
     let log = open(&config, &log_config()).await.unwrap();
     append(&log, EVENTS, b"a").await.unwrap();
-    log.commit("compactor", EVENTS, Offset(1));
-    let mut other = config.consumer();
-    other.set("group.id", format!("{}compactor", config.topic_prefix));
+    log.commit("one", EVENTS, Offset(1));
+    log.commit("another", EVENTS, Offset(7));
+    let other = config.consumer();
     let other: BaseConsumer<Callbacks> = other.create_with_context(Callbacks::default()).unwrap();
     let name = format!("{}events", config.topic_prefix);
     until("the offset", async || {
