@@ -91,7 +91,7 @@ impl Owner {
     fn start(dir: &Path, store: &SnapshotStore) -> anyhow::Result<Self> {
         let runtime = Runtime::system();
         let log = Arc::new(MemoryLog::new(runtime.clock.clone(), [1, PARTITIONS, 1], "bench"));
-        let beyond = Beyond { table: None, snapshots: Some(store.clone()) };
+        let beyond = Beyond { snapshots: Some(store.clone()), ..Beyond::default() };
         let indexer = Arc::new(Indexer::open_with(dir, Config::default(), log, &runtime, beyond)?);
         let shutdown = Shutdown::new();
         let running = tokio::spawn({

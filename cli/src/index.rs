@@ -57,7 +57,7 @@ pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
         for partition in &partitions {
             indexer::discard_shard(&dir, *partition)?;
         }
-        let beyond = Beyond { table: Some(table), snapshots: None };
+        let beyond = Beyond { table: Some(table), ..Beyond::default() };
         let indexer = Arc::new(Indexer::open_with(&dir, settings.indexer.clone(), log.clone(), &runtime, beyond)?);
         let done = follow_to_end(&indexer, log.as_ref(), &runtime).await;
         opened.close(LOG_CLOSE).await;

@@ -170,7 +170,7 @@ impl Pipeline {
             true => {
                 let table = contexts_table::open(settings, runtime, compactor.as_deref()).await?;
                 let snapshots = snapshots::open(settings, runtime, compactor.as_ref()).await?;
-                let beyond = Beyond { table: Some(table), snapshots };
+                let beyond = Beyond { table: Some(table), snapshots, ..Beyond::default() };
                 Some(open_indexer(&settings.data_dir.join("index"), settings, &reader, runtime, back, beyond).await?)
             }
             false => {

@@ -65,6 +65,8 @@ pub(crate) struct PartitionReader {
     /// The same of the last record taken.
     reached: Option<UnixMicros>,
     positioned: bool,
+    /// Whether this process works on it.
+    held: bool,
     /// Why this partition does not go on.
     pub stopped: Option<String>,
     window: DedupWindow,
@@ -91,6 +93,7 @@ impl PartitionReader {
             waiting_since: None,
             reached: None,
             positioned: false,
+            held: true,
             stopped: None,
             window: DedupWindow::new(dedup.window, dedup.entries_max),
             fetched: VecDeque::new(),
@@ -101,10 +104,37 @@ impl PartitionReader {
         self.positioned
     }
 
+    pub fn is_held(&self) -> bool {
+        self.held
+    }
+
+    /// Whether [`Self::position`] is to be called before anything is taken.
+    pub fn needs_place(&self) -> bool {
+        self.held && !self.positioned && self.stopped.is_none()
+    }
+
+    /// Whether records are to be taken from it.
+    pub fn is_at_work(&self) -> bool {
+        self.positioned && self.stopped.is_none()
+    }
+
     /// Forgets what was taken; [`Self::position`] follows.
     pub fn unposition(&mut self) {
         self.positioned = false;
         self.fetched.clear();
+    }
+
+    /// Whether this process works on it from now on. When it is held again after it was not, another process may have
+    /// moved the table's offset, and what stopped it may be over.
+    pub fn set_held(&mut self, held: bool) {
+        if self.held && !held {
+            self.unposition();
+            self.next = self.start;
+            self.stopped = None;
+            self.waiting_since = None;
+            self.window.clear();
+        }
+        self.held = held;
     }
 
     pub fn range(&self) -> OffsetRange {

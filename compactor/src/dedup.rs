@@ -70,6 +70,12 @@ impl DedupWindow {
         true
     }
 
+    /// Forgets everything, and what it took.
+    pub fn clear(&mut self) {
+        self.slices = VecDeque::new();
+        self.entries = 0;
+    }
+
     /// Entries forgotten before their time since this was last asked.
     pub fn take_evicted_early(&mut self) -> u64 {
         std::mem::take(&mut self.evicted_early)

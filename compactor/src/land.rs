@@ -13,8 +13,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventlog::LogReader;
-use events::Topic;
+use eventlog::{Assignment, LogReader};
+use events::{Topic, TopicPartition};
 use futures::future::select_all;
 use runtime::{ErrorKind, Runtime, Shutdown, UnixMicros};
 use tokio::sync::Notify;
@@ -64,6 +64,26 @@ struct Buffer {
     since: Option<Instant>,
 }
 
+impl Buffer {
+    fn count(&mut self, topic: Topic, rows: &FrameRows) {
+        let destination = if topic == Topic::DeadLetters { Destination::DeadLettered } else { Destination::Landed };
+        self.tally.count(rows.payloads(), &rows.dropped, destination);
+    }
+
+    /// What is left without the partitions that are another process's now.
+    fn of_partitions(mut self, topic: Topic, is_held: impl Fn(TopicPartition) -> bool) -> Self {
+        self.frames.retain(|rows| is_held(rows.source));
+        self.poisoned.retain(|poisoned| is_held(poisoned.topic_partition));
+        let rows = self.frames.iter().map(|rows| rows.bytes).sum::<usize>();
+        self.bytes = rows + self.poisoned.iter().map(|poisoned| poisoned.bytes.len()).sum::<usize>();
+        let is_empty = self.frames.is_empty() && self.poisoned.is_empty();
+        let mut left = Self { since: self.since.filter(|_| !is_empty), tally: Tally::default(), ..self };
+        let frames = std::mem::take(&mut left.frames);
+        frames.iter().for_each(|rows| left.count(topic, rows));
+        Self { frames, ..left }
+    }
+}
+
 /// Lands one topic in one table.
 pub(crate) struct Lander {
     topic: Topic,
@@ -74,6 +94,7 @@ pub(crate) struct Lander {
     settings: LandSettings,
     runtime: Runtime,
     metrics: Metrics,
+    assignment: Assignment,
     readers: Vec<PartitionReader>,
     buffer: Buffer,
     status: StatusBoard,
@@ -99,6 +120,7 @@ impl Lander {
     pub fn new(topic: Topic, table: Arc<Table>, context: LandContext) -> Self {
         let LandContext { dead_letters, log, settings, runtime, metrics, status, landed, steps } = context;
         let readers = readers(&log, topic, settings.dedup);
+        let assignment = Assignment::all(log.as_ref(), &[topic]);
         Self {
             topic,
             table,
@@ -107,12 +129,18 @@ impl Lander {
             settings,
             runtime,
             metrics,
+            assignment,
             readers,
             buffer: Buffer::default(),
             status,
             landed,
             steps,
         }
+    }
+
+    /// Works only on what `assignment` holds.
+    pub fn follow(&mut self, assignment: Assignment) {
+        self.assignment = assignment;
     }
 
     /// Tells how far behind the table is before the first record is taken.
@@ -155,6 +183,7 @@ impl Lander {
     pub async fn round(&mut self, shutdown: &Shutdown) -> Result<()> {
         self.position().await?;
         while !self.is_due() && !shutdown.has_begun() {
+            self.position().await?;
             let taken = self.take_available().await?;
             self.report().await?;
             if self.is_due() {
@@ -201,14 +230,25 @@ impl Lander {
         self.buffer.bytes >= self.settings.buffer_bytes || (self.buffer.since.is_some() && self.until_due().is_zero())
     }
 
+    /// Lets go of partitions that are another process's now: what was taken of them can no longer be committed.
+    fn follow_assignment(&mut self) {
+        let Some(held) = self.assignment.news() else { return };
+        for reader in &mut self.readers {
+            reader.set_held(held.contains(&reader.topic_partition));
+        }
+        let buffer = std::mem::take(&mut self.buffer);
+        self.buffer = buffer.of_partitions(self.topic, |source| held.contains(&source));
+    }
+
     /// Brings readers that have no place yet to where the table stands.
     async fn position(&mut self) -> Result<()> {
-        if self.readers.iter().all(|reader| reader.is_positioned() || reader.stopped.is_some()) {
+        self.follow_assignment();
+        if !self.readers.iter().any(PartitionReader::needs_place) {
             return Ok(());
         }
         self.table.refresh().await?;
         for reader in &mut self.readers {
-            if reader.is_positioned() || reader.stopped.is_some() {
+            if !reader.needs_place() {
                 continue;
             }
             let stored = Stored::of(&*self.table.state().await, reader);
@@ -224,7 +264,7 @@ impl Lander {
         let mut taken = 0;
         for number in 0..self.readers.len() {
             let reader = &mut self.readers[number];
-            if !reader.is_positioned() || reader.stopped.is_some() {
+            if !reader.is_at_work() {
                 continue;
             }
             if !reader.has_fetched() {
@@ -248,9 +288,7 @@ impl Lander {
         let now = self.runtime.clock.instant();
         match record {
             Taken::Frame(rows) => {
-                let destination =
-                    if self.topic == Topic::DeadLetters { Destination::DeadLettered } else { Destination::Landed };
-                self.buffer.tally.count(rows.payloads(), &rows.dropped, destination);
+                self.buffer.count(self.topic, &rows);
                 let dropped = rows.dropped.iter().filter(|dropped| **dropped).count();
                 self.metrics.deduplicated_payloads.with_label_values(&[self.table.spec.name]).inc_by(dropped as u64);
                 self.buffer.bytes += rows.bytes;
@@ -266,19 +304,20 @@ impl Lander {
         self.buffer.since.get_or_insert(now);
     }
 
-    /// Waits until any partition has a record, the commit is due, or shutdown begins.
+    /// Waits until any partition has a record, the commit is due, the assignment changes or shutdown begins.
     async fn wait_for_records(&mut self, shutdown: &Shutdown) -> Result<()> {
         let wait = self.until_due();
         let log = self.log.as_ref();
+        let interruption = interrupted(&self.assignment, shutdown);
         let fetches: Vec<_> = (self.readers.iter().enumerate())
-            .filter(|(_, reader)| reader.is_positioned() && reader.stopped.is_none())
+            .filter(|(_, reader)| reader.is_at_work())
             .map(|(number, reader)| Box::pin(async move { (number, reader.fetch(log, wait).await) }))
             .collect();
         if fetches.is_empty() {
-            unless(self.runtime.clock.wait(wait), shutdown.begun()).await;
+            unless(self.runtime.clock.wait(wait), interruption).await;
             return Ok(());
         }
-        let Some(((number, records), _, _)) = unless(select_all(fetches), shutdown.begun()).await else {
+        let Some(((number, records), _, _)) = unless(select_all(fetches), interruption).await else {
             return Ok(());
         };
         let reader = &mut self.readers[number];
@@ -406,17 +445,26 @@ impl Lander {
 
     async fn report(&mut self) -> Result<()> {
         let mut progress = TopicProgress::default();
-        for reader in &mut self.readers {
+        for reader in self.readers.iter_mut().filter(|reader| reader.is_held()) {
             if let Ok(held) = self.log.bounds(reader.topic_partition).await {
                 reader.end = reader.end.max(held.end);
             }
             progress.lag_records += (reader.end.0 - reader.start.0).max(0) as u64;
             progress.stopped.extend(reader.stopped.clone());
         }
-        progress.oldest_waiting_at = self.readers.iter().filter_map(PartitionReader::waiting_since).min();
+        let held = self.readers.iter().filter(|reader| reader.is_held());
+        progress.oldest_waiting_at = held.filter_map(PartitionReader::waiting_since).min();
         self.metrics.lag_records.with_label_values(&[self.table.spec.name]).set(progress.lag_records as i64);
         self.status.set_topic(self.topic, progress);
         Ok(())
+    }
+}
+
+/// Resolves when the assignment changes or shutdown begins.
+async fn interrupted(assignment: &Assignment, shutdown: &Shutdown) {
+    tokio::select! {
+        () = assignment.changed() => {}
+        () = shutdown.begun() => {}
     }
 }
 

@@ -39,7 +39,7 @@ mod write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventlog::LogReader;
+use eventlog::{Assignment, LogReader};
 use events::Topic;
 use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::{Mutex, Notify};
@@ -158,6 +158,15 @@ impl Compactor {
             upkeep: Upkeep::new(sources, ledger, settings, runtime.clone(), landed, steps),
         };
         Ok(Self { work: Mutex::new(work), status, metrics, runtime })
+    }
+
+    /// Works only on the partitions that `assignment` holds; who holds the first one of `events` does the upkeep too.
+    pub fn follow(mut self, assignment: Assignment) -> Self {
+        let work = self.work.get_mut();
+        work.events.follow(assignment.clone());
+        work.dead_letters.follow(assignment.clone());
+        work.upkeep.follow(assignment);
+        self
     }
 
     /// Runs until shutdown; then commits what is buffered, if that is quick, and returns.

@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use eventlog::Assignment;
+use events::{Topic, TopicPartition};
 use runtime::{ErrorKind, Runtime, Shutdown};
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -27,6 +29,9 @@ const LEDGER_EVERY: Duration = Duration::from_secs(30);
 const RETENTION_EVERY: Duration = Duration::from_secs(3600);
 /// Without landings, look this often.
 const ROUND_EVERY: Duration = Duration::from_secs(10);
+/// Of several processes on the same tables, the one that works on this partition does the upkeep. That two believe to be it
+/// for a moment costs the work of one.
+const CARETAKER: TopicPartition = TopicPartition::new(Topic::Events, 0);
 /// After midnight, a batch that was received before it may still land.
 const STILL_RECEIVING: Duration = Duration::from_secs(3600);
 
@@ -47,6 +52,8 @@ pub(crate) struct Upkeep {
     pub runtime: Runtime,
     pub steps: Steps,
     landed: Arc<Notify>,
+    /// `None`: this process is the only one.
+    assignment: Option<Assignment>,
     ledger_due: Instant,
     retention_due: Instant,
     /// First files of merges that cannot be carried out, until this process ends.
@@ -70,14 +77,32 @@ impl Upkeep {
             runtime,
             steps,
             landed,
+            assignment: None,
             ledger_due: now,
             retention_due: now,
             skipped: HashSet::new(),
         }
     }
 
+    /// Does the work only while `assignment` says so.
+    pub fn follow(&mut self, assignment: Assignment) {
+        self.assignment = Some(assignment);
+    }
+
+    /// Waits until the work is this process's; false if shutdown begins before.
+    async fn is_its_turn(&mut self, shutdown: &Shutdown) -> bool {
+        let Some(assignment) = &mut self.assignment else { return !shutdown.has_begun() };
+        loop {
+            assignment.news();
+            if shutdown.has_begun() || assignment.holds(CARETAKER) {
+                return !shutdown.has_begun();
+            }
+            unless(assignment.changed(), shutdown.begun()).await;
+        }
+    }
+
     pub async fn run(&mut self, shutdown: &Shutdown) {
-        while !shutdown.has_begun() {
+        while self.is_its_turn(shutdown).await {
             // A merge under way is given up at shutdown: before its commit it has changed nothing that counts.
             let done = unless(self.round(), shutdown.begun()).await;
             let pause = self.runtime.clock.wait(self.runtime.entropy.jitter(ROUND_EVERY));

@@ -17,6 +17,7 @@ use events::{Offset, OffsetRange, Topic, TopicId, TopicPartition};
 use futures::future::BoxFuture;
 use runtime::UnixMicros;
 
+pub mod assignment;
 pub mod config;
 #[cfg(test)]
 mod contract;
@@ -28,6 +29,7 @@ pub mod lock;
 pub mod memory;
 pub mod metrics;
 
+pub use assignment::{Assigner, Assignment};
 pub use config::Config;
 pub use error::{Error, Result};
 

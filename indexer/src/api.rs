@@ -105,7 +105,7 @@ async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
     } else {
         match api.answer(&parts, body, &mut limits).await {
             Ok(answer) => {
-                let is_partial = answer.is_partial;
+                let is_partial = answer.is_partial || !api.indexer.is_whole();
                 let mut response = answer.response;
                 if let Some(state) = index_state(api.indexer.is_rebuilding(), is_partial) {
                     response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static(state));

@@ -11,11 +11,14 @@
 pub mod columns;
 pub mod rows;
 
+use std::sync::Arc;
+
 use tantivy::{DocAddress, Searcher};
 
 use crate::index::ShardReader;
 use crate::page::{Place, Sort};
 use crate::search::{Effort, FoundContext, SearchRequest};
+use crate::shard::Shard;
 use crate::{Indexer, Result};
 
 /// Rows located at a time. Locating them costs a pass over all matches, some tens of nanoseconds each; reading a record costs
@@ -24,10 +27,9 @@ pub const WINDOW_ROWS: usize = 20_000;
 
 /// Rows that were located, and where they are read.
 pub struct Window<'a> {
-    indexer: &'a Indexer,
     question: crate::search::Question<'a>,
     rows: Vec<Row>,
-    readers: Vec<(ShardReader, Searcher)>,
+    readers: Vec<(Arc<Shard>, ShardReader, Searcher)>,
     /// All matches, if they were counted.
     pub total: Option<u64>,
     /// Place of the last row, if there are more.
@@ -50,18 +52,18 @@ impl Indexer {
         assert!(request.sort == Sort::KindKey, "exports have the default order");
         let question = self.question(request, None, Effort::Whole { counts })?;
         let (mut rows, mut readers, mut total) = (Vec::new(), Vec::new(), Some(0));
-        for (number, shard) in self.shards.iter().enumerate() {
-            let located = shard.guarded("an export", || self.hits_of(shard, &question))?;
+        for (number, shard) in self.held().into_iter().enumerate() {
+            let located = shard.guarded("an export", || self.hits_of(&shard, &question))?;
             total = total.zip(located.total).map(|(sum, of_shard)| sum + of_shard);
             let row = |hit: crate::page::Hit| Row { place: hit.place, shard: number, address: hit.address };
             rows.extend(located.hits.into_iter().map(row));
-            readers.push((located.reader, located.searcher));
+            readers.push((shard, located.reader, located.searcher));
         }
         rows.sort_unstable_by(|left, right| left.place.cmp(&right.place));
         let has_more = rows.len() > request.limit;
         rows.truncate(request.limit);
         let next = if has_more { rows.last().map(|row| row.place.clone()) } else { None };
-        Ok(Window { indexer: self, question, rows, readers, total, next })
+        Ok(Window { question, rows, readers, total, next })
     }
 }
 
@@ -80,9 +82,9 @@ impl Window<'_> {
         mut visit: impl FnMut(FoundContext) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
         for row in &self.rows {
-            let (reader, searcher) = &self.readers[row.shard];
+            let (shard, reader, searcher) = &self.readers[row.shard];
             let read = || reader.record(searcher, row.address);
-            let record = self.indexer.shards[row.shard].guarded("an export", read)?;
+            let record = shard.guarded("an export", read)?;
             visit(self.question.found(record))?;
         }
         Ok(())

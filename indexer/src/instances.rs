@@ -89,7 +89,7 @@ impl Indexer {
         let budget = Budget::new(self.config.search_budget);
         let after = request.after.as_ref().map(order_of);
         let (mut found, mut total) = (Vec::new(), 0);
-        for shard in &self.shards {
+        for shard in &self.held() {
             let search = || self.search_instances_of(shard, request, after.as_ref(), &budget);
             let (records, matched) = shard.guarded("a search for instances", search)?;
             found.extend(records);
@@ -159,7 +159,7 @@ impl Indexer {
         }
         let cutoff = self.cutoff();
         let mut versions = Vec::new();
-        for shard in &self.shards {
+        for shard in &self.held() {
             for identity in &identities {
                 let record = shard.guarded("a look-up of an instance", || shard.reader()?.find(identity))?;
                 versions.extend(record.iter().flat_map(|record| versions_of(record, cutoff)));

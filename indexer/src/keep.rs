@@ -31,7 +31,7 @@ use crate::record::INSTANCE_KIND;
 use crate::shard::Shard;
 use crate::table::{StateTable, States, TableChange, TablePosition};
 use crate::terms::EnvironmentPrefix;
-use crate::{Error, Result};
+use crate::{Error, Result, blocking};
 
 /// Name under which the log knows this reader.
 pub const READER: &str = "contexts-table";
@@ -151,7 +151,7 @@ impl Keeper {
             fetched.retain(|record| record.offset.0 < end);
             let Some(last) = fetched.last() else { break };
             reached = last.offset.0 + 1;
-            touched = blocking("read the log", move || Ok(touched.with(&fetched))).await?;
+            touched = blocking(&self.runtime, "read the log", move || Ok(touched.with(&fetched))).await?;
         }
         Ok((reached, touched))
     }
@@ -159,13 +159,6 @@ impl Keeper {
 
 fn failed(action: &'static str) -> impl FnOnce(crate::table::TableError) -> Error {
     move |source| Error::Table { action, source }
-}
-
-async fn blocking<T: Send + 'static>(
-    action: &'static str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Panicked { action }))
 }
 
 /// Identities of contexts, each with the oldest time at which it was seen.

@@ -10,8 +10,8 @@
 //! One shard per partition of the topic, each a Tantivy index with its own log offset inside its commits. The log never
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
 //! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `matches`, `ranked` and `lookup` for what needs all
-//! matches at once; `keep` and `shard::seed` for what outlives the log,
-//! `snapshot` and `shard::restore` for what outlives the machine.
+//! matches at once; `keep` and `shard::seed` for what outlives the log, `snapshot` and `shard::restore` for what outlives
+//! the machine; `holding` where shards are divided among processes.
 //! Must not know: how sightings get into the log, and what else is served on the listener.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -20,6 +20,7 @@ mod config;
 mod error;
 mod metrics;
 
+mod holding;
 mod shard;
 
 mod fold;
@@ -57,7 +58,7 @@ pub mod check_data;
 use std::path::Path;
 use std::sync::Arc;
 
-use eventlog::LogReader;
+use eventlog::{Assignment, LogReader};
 use events::Topic;
 use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown, UnixMicros};
@@ -81,6 +82,7 @@ pub const LOG_READER: &str = shard::READER;
 /// Name under which it waits until states are in the table.
 pub const TABLE_READER: &str = keep::READER;
 
+use holding::Holding;
 use keep::Keeper;
 use lookup::tops::RememberedTops;
 use metrics::Metrics;
@@ -93,6 +95,7 @@ pub struct Indexer {
     shards: Vec<Arc<Shard>>,
     /// Taken by `run`.
     tasks: Mutex<Vec<ShardTask>>,
+    holding: Mutex<Option<Holding>>,
     keeper: Mutex<Option<Keeper>>,
     snapshotter: Mutex<Option<Snapshotter>>,
     tops: RememberedTops,
@@ -109,9 +112,11 @@ pub fn discard_shard(dir: &Path, partition: u32) -> Result<()> {
     index::discard_closed(&dir.join(partition.to_string()))
 }
 
-/// What keeps the index beyond its directory.
+/// What there is of the index beyond its directory.
 #[derive(Clone, Default)]
 pub struct Beyond {
+    /// The shards of this process, if other processes have the others. `None`: all.
+    pub assignment: Option<Assignment>,
     /// Newest states, from which with the log any shard comes back.
     pub table: Option<Arc<dyn StateTable>>,
     /// Copies of shards, from which one comes back without being indexed again.
@@ -173,7 +178,7 @@ impl Indexer {
         runtime: &Runtime,
         beyond: Beyond,
     ) -> Result<Self> {
-        let Beyond { table, snapshots } = beyond;
+        let Beyond { assignment, table, snapshots } = beyond;
         let table = table.filter(|_| !config.table_interval.get().is_zero());
         let partitions = log.partitions(Topic::Contexts);
         log.register(shard::READER, Topic::Contexts);
@@ -195,9 +200,14 @@ impl Indexer {
         let mut tasks = Vec::with_capacity(partitions as usize);
         for partition in 0..partitions {
             let shard = Arc::new(Shard::new(partition, dir.join(partition.to_string())));
-            tasks.push(ShardTask::open(Arc::clone(&shard), surroundings.clone())?);
+            if assignment.is_some() {
+                shard.set_held(false);
+            } else {
+                tasks.push(ShardTask::open(Arc::clone(&shard), surroundings.clone())?);
+            }
             shards.push(shard);
         }
+        let holding = assignment.map(|assignment| Holding { assignment, shards: shards.clone(), surroundings });
         let keeper = table.map(|table| Keeper {
             shards: shards.clone(),
             table,
@@ -214,10 +224,12 @@ impl Indexer {
             interval: config.snapshot_interval.get(),
             metrics: metrics.clone(),
         });
-        let (tasks, keeper, snapshotter) = (Mutex::new(tasks), Mutex::new(keeper), Mutex::new(snapshotter));
+        let (tasks, holding) = (Mutex::new(tasks), Mutex::new(holding));
+        let (keeper, snapshotter) = (Mutex::new(keeper), Mutex::new(snapshotter));
         Ok(Self {
             shards,
             tasks,
+            holding,
             keeper,
             snapshotter,
             tops: RememberedTops::default(),
@@ -236,6 +248,9 @@ impl Indexer {
         let tasks = std::mem::take(&mut *self.tasks.lock());
         // Who drops this future ends the shards with it, and so frees their locks.
         let mut running: JoinSet<()> = tasks.into_iter().map(|task| task.run(shutdown.clone())).collect();
+        if let Some(holding) = self.holding.lock().take() {
+            running.spawn(holding.run(shutdown.clone()));
+        }
         if let Some(keeper) = self.keeper.lock().take() {
             running.spawn(keeper.run(shutdown.clone()));
         }
@@ -249,6 +264,16 @@ impl Indexer {
         }
     }
 
+    /// The shards of this process, as they are now.
+    fn held(&self) -> Vec<Arc<Shard>> {
+        self.shards.iter().filter(|shard| shard.is_held()).cloned().collect()
+    }
+
+    /// Whether all shards are here: searches find nothing of those that other processes have.
+    pub fn is_whole(&self) -> bool {
+        self.shards.iter().all(|shard| shard.is_held())
+    }
+
     /// Whether some shard is being made again, so that searches lack contexts.
     pub fn is_rebuilding(&self) -> bool {
         self.shards.iter().any(|shard| shard.progress.lock().is_rebuilding)
@@ -256,7 +281,7 @@ impl Indexer {
 
     /// Counts documents and files: for telemetry and pages, not for every request.
     pub fn status(&self) -> Status {
-        let shards: Vec<_> = self.shards.iter().map(|shard| self.shard_status(shard)).collect();
+        let shards: Vec<_> = self.held().iter().map(|shard| self.shard_status(shard)).collect();
         Status {
             contexts: shards.iter().map(|shard| shard.contexts).sum(),
             bytes: shards.iter().map(|shard| shard.bytes).sum(),
@@ -287,4 +312,16 @@ impl Indexer {
             is_rebuilding: progress.is_rebuilding,
         }
     }
+}
+
+/// Runs work on a thread that may block; simulation has no other thread.
+async fn blocking<T: Send + 'static>(
+    runtime: &Runtime,
+    action: &'static str,
+    work: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<T> {
+    if runtime.is_simulated() {
+        return work();
+    }
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Panicked { action }))
 }

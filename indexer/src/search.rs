@@ -186,7 +186,7 @@ impl Indexer {
         let limit = question.request.limit;
         let mut found = Vec::new();
         let mut total = 0;
-        for shard in &self.shards {
+        for shard in &self.held() {
             let (contexts, matched) = shard.guarded("a search", || self.search_shard(shard, question))?;
             found.extend(contexts);
             total += matched;
@@ -277,7 +277,7 @@ impl Indexer {
     pub fn versions(&self, environment: &Environment, kind: &str, key: &str) -> Result<Vec<FoundContext>> {
         let identity = EnvironmentPrefix::new(environment).identity(kind, key);
         let cutoff = self.cutoff();
-        for shard in &self.shards {
+        for shard in &self.held() {
             let Some(record) = shard.guarded("a look-up", || shard.reader()?.find(&identity))? else { continue };
             if !record.is_listed() || record.last_seen < cutoff {
                 return Ok(Vec::new());
@@ -304,7 +304,7 @@ impl Indexer {
         let _timer = self.metrics.lookup_seconds.start_timer();
         let mut names = Names::new();
         let wanted = WantedNames::new(EnvironmentPrefix::new(environment), kind, prefixes);
-        for shard in &self.shards {
+        for shard in &self.held() {
             shard.guarded("a look-up of names", || {
                 let reader = shard.reader()?;
                 lookup::names(&reader.searcher(), reader.fields().terms, &wanted, &mut names)
@@ -345,21 +345,22 @@ impl Indexer {
     fn values_of_kind(&self, wanted: Wanted<'_>) -> Result<Values> {
         let failed = || Error::index("look up attribute values");
         let mut tally = Tally::new(wanted);
-        let mut searchers = Vec::with_capacity(self.shards.len());
-        for (number, shard) in self.shards.iter().enumerate() {
+        let shards = self.held();
+        let mut searchers = Vec::with_capacity(shards.len());
+        for shard in &shards {
             shard.guarded("a look-up of values", || {
                 let reader = shard.reader()?;
                 let searcher = reader.searcher();
-                tally.add(number, &searcher, reader.fields().terms, &self.tops).map_err(failed())?;
+                tally.add(shard.partition as usize, &searcher, reader.fields().terms, &self.tops).map_err(failed())?;
                 searchers.push((searcher, reader.fields().terms));
                 Ok(())
             })?;
         }
         let candidates = tally.candidates();
         if !candidates.is_empty() {
-            for (number, (shard, (searcher, terms))) in self.shards.iter().zip(&searchers).enumerate() {
+            for (shard, (searcher, terms)) in shards.iter().zip(&searchers) {
                 shard.guarded("a look-up of values", || {
-                    tally.complete(&candidates, number, searcher, *terms).map_err(failed())
+                    tally.complete(&candidates, shard.partition as usize, searcher, *terms).map_err(failed())
                 })?;
             }
         }
@@ -373,7 +374,7 @@ impl Indexer {
 
     pub(crate) fn kinds(&self, environment: EnvironmentPrefix) -> Result<Vec<String>> {
         let mut kinds = Vec::new();
-        for shard in &self.shards {
+        for shard in &self.held() {
             shard.guarded("a look-up of kinds", || {
                 let reader = shard.reader()?;
                 lookup::kinds(&reader.searcher(), reader.fields().terms, environment, &mut kinds)

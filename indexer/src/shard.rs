@@ -43,7 +43,7 @@ const CHECKED_BYTES_MAX: u64 = 1 << 30;
 /// and not worth a write is remembered nowhere else, and may be newer than what clients repeat from that time.
 const LOOK_BACK: Duration = limits::DEDUP_WINDOW_MIN;
 /// After a failure that passes by itself.
-const RETRY_WAIT: Duration = Duration::from_secs(1);
+pub const RETRY_WAIT: Duration = Duration::from_secs(1);
 
 /// Where a shard stands.
 #[derive(Clone, Debug, Default)]
@@ -77,6 +77,10 @@ pub struct Shard {
     is_being_checked: AtomicBool,
     /// Wakes the task for either.
     wake: Notify,
+    /// Whether this process works on it.
+    is_held: AtomicBool,
+    /// Of whoever works on it.
+    pub turn: tokio::sync::Mutex<()>,
 }
 
 impl Shard {
@@ -91,7 +95,26 @@ impl Shard {
             is_damaged: AtomicBool::new(false),
             is_being_checked: AtomicBool::new(false),
             wake: Notify::new(),
+            is_held: AtomicBool::new(true),
+            turn: tokio::sync::Mutex::default(),
         }
+    }
+
+    pub fn topic_partition(&self) -> TopicPartition {
+        TopicPartition::new(Topic::Contexts, self.partition)
+    }
+
+    pub fn is_held(&self) -> bool {
+        self.is_held.load(Ordering::Acquire)
+    }
+
+    /// Whether this process works on it from now on. One that does not knows nothing of it.
+    pub fn set_held(&self, is_held: bool) {
+        if !is_held {
+            *self.reader.write() = None;
+            *self.progress.lock() = Progress::default();
+        }
+        self.is_held.store(is_held, Ordering::Release);
     }
 
     /// # Errors
@@ -178,7 +201,7 @@ impl ShardTask {
     }
 
     fn topic_partition(&self) -> TopicPartition {
-        TopicPartition::new(Topic::Contexts, self.shard.partition)
+        self.shard.topic_partition()
     }
 
     fn open_shard(&mut self) -> Result<()> {

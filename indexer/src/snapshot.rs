@@ -30,19 +30,3 @@ mod tests;
 
 pub use publish::Snapshotter;
 pub use store::SnapshotStore;
-
-use runtime::Runtime;
-
-use crate::{Error, Result};
-
-/// Runs work on a thread that may block; simulation has no other thread.
-async fn blocking<T: Send + 'static>(
-    runtime: &Runtime,
-    action: &'static str,
-    work: impl FnOnce() -> Result<T> + Send + 'static,
-) -> Result<T> {
-    if runtime.is_simulated() {
-        return work();
-    }
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Panicked { action }))
-}

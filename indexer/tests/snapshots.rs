@@ -27,7 +27,7 @@ fn once() -> Config {
 }
 
 fn beyond(store: &CopyStore) -> Beyond {
-    Beyond { table: None, snapshots: Some(SnapshotStore::new(Arc::new(store.clone()))) }
+    Beyond { snapshots: Some(SnapshotStore::new(Arc::new(store.clone()))), ..Beyond::default() }
 }
 
 fn start(dir: &FilePath, log: MemoryLog, config: Config, store: &CopyStore) -> Flow {

@@ -66,7 +66,7 @@ impl World {
 
     fn start(&self, machine: usize) -> Flow {
         let config = Config { snapshot_interval: DurationText::millis(20), ..config() };
-        let beyond = Beyond { table: None, snapshots: Some(SnapshotStore::new(Arc::new(self.store.clone()))) };
+        let beyond = Beyond { snapshots: Some(SnapshotStore::new(Arc::new(self.store.clone()))), ..Beyond::default() };
         Flow::start_kept(self.machines[machine].dir.path(), self.log.clone(), config, beyond)
     }
 

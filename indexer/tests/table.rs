@@ -101,7 +101,7 @@ impl StateTable for FakeTable {
 fn start(dir: &std::path::Path, log: MemoryLog, table: &Arc<FakeTable>) -> Flow {
     let config = indexer::Config { table_interval: DurationText::millis(20), ..config() };
     let table: Arc<dyn StateTable> = Arc::clone(table) as Arc<dyn StateTable>;
-    Flow::start_whole(dir, log, config, Generation::Union, Beyond { table: Some(table), snapshots: None })
+    Flow::start_whole(dir, log, config, Generation::Union, Beyond { table: Some(table), ..Beyond::default() })
 }
 
 /// Waits until the table covers the log.
@@ -321,6 +321,7 @@ async fn copy_that_the_log_has_left_behind_gives_way_to_the_table() {
     let beyond = || Beyond {
         table: Some(Arc::clone(&table) as Arc<dyn StateTable>),
         snapshots: Some(SnapshotStore::new(Arc::new(copies.clone()))),
+        ..Beyond::default()
     };
     let config = || indexer::Config {
         table_interval: DurationText::millis(20),

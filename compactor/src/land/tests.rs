@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
+use eventlog::Assigner;
 use events::Offset;
 use runtime::ByteSize;
 use url::Url;
@@ -90,6 +91,70 @@ async fn payload_repeated_after_a_restart_is_dropped() {
     world.expect_rows(9).await;
     assert_eq!(world.number("SELECT count(*) FROM dead_letters").await, 3, "only payloads with an id repeat");
     assert_eq!(world.lines("SELECT accepted, landed, deduplicated, dead_lettered FROM ledger").await, ["19 9 7 3"]);
+}
+
+/// What was taken of a partition that has gone to another process can no longer be committed; the rest can.
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_of_a_partition_that_has_gone_leave_the_buffer() {
+    let world = World::local();
+    let assigner = Assigner::new();
+    assigner.assign([EVENTS_0, EVENTS_1, LETTERS_0]);
+    let compactor = world.compactor().await.follow(assigner.assignment());
+    world.events(EVENTS_0, &[some_payload(1)]).await;
+    world.append_bytes(EVENTS_0, Bytes::from_static(b"nobody can read this")).await;
+    world.events(EVENTS_1, &[some_payload(2)]).await;
+    {
+        let mut work = compactor.work.lock().await;
+        work.events.position().await.unwrap();
+        assert_eq!(work.events.take_available().await.unwrap(), 3);
+        assigner.assign([EVENTS_1]);
+        work.events.position().await.unwrap();
+        work.events.flush().await.unwrap();
+        assert_eq!(work.events.buffer.bytes, 0);
+    }
+    world.expect_rows(3).await;
+    assert_eq!(world.lines("SELECT DISTINCT log_partition FROM events").await, ["1"]);
+    assert_eq!(world.number("SELECT count(*) FROM dead_letters").await, 0);
+    compactor.land_available().await.unwrap();
+    assert_eq!(compactor.status().lag_records, 0, "what is another's is not its lag");
+
+    let other = world.compactor().await;
+    other.land_available().await.unwrap();
+    world.expect_rows(6).await;
+    assert_eq!(world.number("SELECT count(*) FROM dead_letters").await, 1);
+    let account = "SELECT sum(accepted), sum(landed), sum(dead_lettered) FROM ledger";
+    assert_eq!(world.lines(account).await, ["7 6 1"]);
+
+    // It comes back, and is read on from where the other one has left it, with all that is known of repetitions.
+    world.events(EVENTS_0, &[some_payload(1), some_payload(3)]).await;
+    assigner.assign([EVENTS_0, EVENTS_1, LETTERS_0]);
+    compactor.land_available().await.unwrap();
+    world.expect_rows(9).await;
+    assert_eq!(compactor.metrics.fenced_batches.with_label_values(&["events"]).get(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partition_that_comes_while_nothing_happens_is_taken_up() {
+    let world = World::local();
+    let assigner = Assigner::new();
+    let compactor = Arc::new(world.compactor().await.follow(assigner.assignment()));
+    world.events(EVENTS_0, &[some_payload(1)]).await;
+    let shutdown = Shutdown::new();
+    let running = tokio::spawn({
+        let (compactor, shutdown) = (Arc::clone(&compactor), shutdown.clone());
+        async move { compactor.run(&shutdown).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(world.log.committed(READER, EVENTS_0), Some(Offset(0)), "registered, and no more");
+    assigner.assign([EVENTS_0]);
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while world.log.committed(READER, EVENTS_0) != Some(Offset(1)) {
+        assert!(Instant::now() < deadline, "not landed");
+        tokio::task::yield_now().await;
+    }
+    shutdown.begin();
+    running.await.unwrap().unwrap();
+    world.expect_rows(3).await;
 }
 
 /// The process that takes over has a clock of its own; only the log's time says what the window holds.

@@ -8,6 +8,7 @@
 //! budget of searches, the look-up by the constants below.
 
 use std::cell::Cell;
+use std::sync::Arc;
 
 use events::Environment;
 use tantivy::postings::{BlockSegmentPostings, TermInfo};
@@ -22,6 +23,7 @@ use crate::matches::SegmentMatches;
 use crate::page::Sort;
 use crate::record::ContextRecord;
 use crate::search::{Effort, Gathered, SearchRequest};
+use crate::shard::Shard;
 use crate::terms::{EnvironmentPrefix, for_each_attribute, for_each_held_back};
 use crate::{Error, Indexer, Result};
 
@@ -51,9 +53,8 @@ impl<T> Within<T> {
 }
 
 /// The matches of all shards.
-struct Ground<'a> {
-    indexer: &'a Indexer,
-    shards: Vec<Gathered>,
+struct Ground {
+    shards: Vec<(Arc<Shard>, Gathered)>,
     total: u64,
     blocks: Cell<u64>,
     is_partial: bool,
@@ -119,27 +120,28 @@ impl Indexer {
         Ok(Within { found: found.filter(|(_, values)| !values.is_empty()).collect(), is_partial })
     }
 
-    fn ground(&self, environment: &Environment, filter: &Filter) -> Result<Ground<'_>> {
+    fn ground(&self, environment: &Environment, filter: &Filter) -> Result<Ground> {
         let (environment, filter) = (environment.clone(), filter.clone());
         let request = SearchRequest { environment, filter, sort: Sort::KindKey, limit: 0, after: None };
         let question = self.question(&request, None, Effort::Bounded)?;
-        let mut shards = Vec::with_capacity(self.shards.len());
-        for shard in &self.shards {
-            shards.push(shard.guarded("a look-up", || question.gather(shard))?);
+        let mut shards = Vec::new();
+        for shard in self.held() {
+            let gathered = shard.guarded("a look-up", || question.gather(&shard))?;
+            shards.push((shard, gathered));
         }
-        let total = shards.iter().map(|gathered| gathered.matches.total).sum();
+        let total = shards.iter().map(|(_, gathered)| gathered.matches.total).sum();
         let is_partial = question.is_partial();
-        Ok(Ground { indexer: self, shards, total, blocks: Cell::new(BLOCKS_MAX), is_partial })
+        Ok(Ground { shards, total, blocks: Cell::new(BLOCKS_MAX), is_partial })
     }
 }
 
-impl Ground<'_> {
+impl Ground {
     /// Calls `visit` with the postings of each segment that has matches, and the counting of them.
     fn for_each_segment(
         &self,
         visit: &mut dyn FnMut(&InvertedIndexReader, &SegmentMatches) -> tantivy::Result<()>,
     ) -> Result<()> {
-        for (shard, Gathered { matches, reader, searcher }) in self.indexer.shards.iter().zip(&self.shards) {
+        for (shard, Gathered { matches, reader, searcher }) in &self.shards {
             shard.guarded("a look-up", || {
                 let matching = searcher.segment_readers().iter().zip(&matches.segments);
                 for (segment, matches) in matching.filter(|(_, matches)| matches.count > 0) {
@@ -195,7 +197,7 @@ impl Ground<'_> {
 
     /// Calls `visit` with the records of at most `count` matches, spread evenly over all.
     fn for_each_record(&self, count: u64, visit: &mut dyn FnMut(&ContextRecord)) -> Result<()> {
-        for (shard, Gathered { matches, reader, searcher }) in self.indexer.shards.iter().zip(&self.shards) {
+        for (shard, Gathered { matches, reader, searcher }) in &self.shards {
             // A shard has its share of the sample, and at least one if it has a match.
             let share = (matches.total * count).div_ceil(self.total.max(1));
             for address in matches.sample(share) {

@@ -20,14 +20,13 @@ use runtime::{Runtime, Shutdown};
 use tokio::time::Instant;
 use uuid::Uuid;
 
-use super::blocking;
 use super::manifest::{Content, KeptFile, Manifest, Unreadable, VERSION};
 use super::store::{Created, FILES_AT_ONCE, SnapshotStore, checksum_of};
 use super::sweep::{AGE_MIN, sweep};
 use crate::index::{self, FORMAT, Position};
 use crate::metrics::Metrics;
 use crate::shard::Shard;
-use crate::{Error, Result};
+use crate::{Error, Result, blocking};
 
 /// An upload that no manifest names after this time is made again: a sweep may take it for left behind.
 pub const UPLOAD_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -138,7 +137,12 @@ impl Snapshotter {
         while !shutdown.has_begun() {
             let round = async {
                 for (shard, owned) in self.shards.iter().zip(&mut owned) {
-                    self.keep_or_tell(shard, owned).await;
+                    if shard.is_held() {
+                        self.keep_or_tell(shard, owned).await;
+                    } else if !matches!(owned.standing, Standing::Unclaimed) {
+                        // Whoever holds it has claimed it since; if it comes back it is claimed again.
+                        *owned = Ownership::new();
+                    }
                 }
                 // Processes that were started together do not stay together.
                 self.runtime.clock.wait(self.runtime.entropy.jitter(self.interval)).await;

@@ -11,12 +11,11 @@ use std::path::{Path, PathBuf};
 use futures::{StreamExt, TryStreamExt};
 use runtime::Runtime;
 
-use super::blocking;
 use super::manifest::{Content, Manifest};
 use super::store::{FILES_AT_ONCE, Found, SnapshotStore};
 use crate::index::{self, FORMAT};
 use crate::metrics::Metrics;
-use crate::{Error, Result};
+use crate::{Error, Result, blocking};
 
 /// Different copies that are tried.
 const COPIES_MAX: usize = 4;

@@ -17,9 +17,8 @@ use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions,
 use runtime::Runtime;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::blocking;
 use super::manifest::{BYTES_MAX, KeptFile, Manifest, Unreadable};
-use crate::{Error, Result};
+use crate::{Error, Result, blocking};
 
 /// Bytes that one request carries at most; larger files go up in parts. S3 wants at least 5 MiB.
 const PART_BYTES: u64 = 8 << 20;

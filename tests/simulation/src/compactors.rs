@@ -4,6 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use compactor::{Compactor, Config, Steps, Storage};
+use eventlog::Assigner;
+use events::TopicPartition;
 use parking_lot::Mutex;
 use runtime::{Clock, DurationText, Runtime, Shutdown};
 use tokio::time::sleep;
@@ -23,6 +25,8 @@ struct Running {
     node: Arc<Node>,
     clock: Clock,
     shutdown: Shutdown,
+    /// Tells it which partitions it has; `None`: all.
+    assigner: Option<Arc<Assigner>>,
     /// How long nobody runs there if it is killed.
     down: Duration,
     /// It has opened the tables.
@@ -34,6 +38,8 @@ pub struct Compactors {
     log: Arc<SimulatedLog>,
     bucket: Arc<Bucket>,
     slots: Vec<Mutex<Option<Running>>>,
+    /// Which partitions the second one has, bit by bit; `None`: everybody works on all.
+    share: Mutex<Option<u64>>,
     /// By how much the clock of each machine is ahead, microseconds.
     ahead: Mutex<Vec<i64>>,
     begun: Mutex<usize>,
@@ -47,6 +53,7 @@ impl Compactors {
             log: Arc::clone(log),
             bucket: Arc::clone(bucket),
             slots: (0..world.plan.compactors).map(|_| Mutex::default()).collect(),
+            share: Mutex::new(world.plan.share),
             ahead: Mutex::new(vec![0; 2]),
             begun: Mutex::default(),
             end: Shutdown::new(),
@@ -74,14 +81,17 @@ impl Compactors {
             let runtime = Runtime::simulated(self.world.clock.now(), self.world.among(0..u64::MAX));
             runtime.clock.set_ahead(self.ahead.lock()[slot]);
             let shutdown = self.end.child();
+            let assigner = self.share.lock().is_some().then(|| Arc::new(Assigner::new()));
             *self.slots[slot].lock() = Some(Running {
                 node: Arc::clone(&node),
                 clock: runtime.clock.clone(),
                 shutdown: shutdown.clone(),
+                assigner: assigner.clone(),
                 down: Duration::ZERO,
                 is_at_work: false,
             });
-            let ended = node.live(self.work(slot, &node, runtime, &shutdown)).await;
+            self.tell(slot);
+            let ended = node.live(self.work(slot, &node, runtime, assigner, &shutdown)).await;
             let down = self.slots[slot].lock().take().map_or(Duration::ZERO, |running| running.down);
             match ended {
                 Some(Ok(())) => self.world.note(format_args!("{} has ended", node.name)),
@@ -105,6 +115,7 @@ impl Compactors {
         slot: usize,
         node: &Arc<Node>,
         runtime: Runtime,
+        assigner: Option<Arc<Assigner>>,
         shutdown: &Shutdown,
     ) -> compactor::Result<()> {
         let plan = &self.world.plan;
@@ -118,7 +129,10 @@ impl Compactors {
         let url = Url::parse("memory:///lake").expect("a constant");
         let storage = Storage::with_store(Arc::new(NodeStore::new(node, &self.bucket)), url)?.uncompressed();
         let log = NodeLog::new(node, &self.log, &self.bucket);
-        let compactor = Compactor::open_on(storage, &config, log, runtime, Steps::default()).await?;
+        let mut compactor = Compactor::open_on(storage, &config, log, runtime, Steps::default()).await?;
+        if let Some(assigner) = &assigner {
+            compactor = compactor.follow(assigner.assignment());
+        }
         self.with(slot, |running| running.is_at_work = true);
         let ended = compactor.run(shutdown).await;
         for stopped in compactor.status().stopped {
@@ -151,6 +165,29 @@ impl Compactors {
 
     pub fn restart(&self, slot: usize) {
         self.with(slot, |running| running.shutdown.begin());
+    }
+
+    /// Divides the partitions anew and tells everybody but one.
+    pub fn divide(&self, share: u64, unaware: Option<usize>) {
+        *self.share.lock() = Some(share);
+        (0..self.slots.len()).filter(|slot| Some(*slot) != unaware).for_each(|slot| self.tell(slot));
+    }
+
+    /// Tells everybody how the partitions are divided.
+    pub fn tell_all(&self) {
+        (0..self.slots.len()).for_each(|slot| self.tell(slot));
+    }
+
+    fn tell(&self, slot: usize) {
+        let Some(share) = *self.share.lock() else { return };
+        let places = self.log.topic_partitions().into_iter().filter(|place| compactor::TOPICS.contains(&place.topic));
+        let held = places.enumerate().filter(|(number, _)| (share >> number & 1) as usize == slot);
+        let held: Vec<TopicPartition> = held.map(|(_, place)| place).collect();
+        self.with(slot, |running| {
+            if let Some(assigner) = &running.assigner {
+                assigner.assign(held);
+            }
+        });
     }
 
     pub fn set_clock(&self, machine: usize, ahead: i64) {

@@ -36,6 +36,12 @@ pub enum Disturbance {
     RestartCompactor {
         slot: usize,
     },
+    /// The partitions are divided anew among the compactors. `share`: bit by bit, whether the second has a partition.
+    /// `unaware`: this one hears of it so much later.
+    Rebalance {
+        share: u64,
+        unaware: Option<(usize, Duration)>,
+    },
     /// The wall clock of all processes that start on this machine is set.
     SetClock {
         machine: usize,
@@ -90,6 +96,8 @@ pub struct Plan {
     pub partitions: [u32; 3],
     pub ingests: usize,
     pub compactors: usize,
+    /// Which partitions the second compactor has at the beginning, bit by bit; `None`: both work on all of them.
+    pub share: Option<u64>,
     /// Its files and threads cost more than all the rest, so not every seed has one.
     pub has_indexer: bool,
     pub payloads: usize,
@@ -116,12 +124,12 @@ impl Plan {
             let at = load.mul_f64(chance.random_range(0.0..1.2));
             disturbances.push((at, disturbance(&mut chance, ingests, compactors, partitions[0])));
         }
-        disturbances.sort_by_key(|(at, _)| *at);
-        Self {
+        let mut plan = Self {
             seed,
             partitions,
             ingests,
             compactors,
+            share: None,
             has_indexer,
             payloads: chance.random_range(3..=14),
             load,
@@ -134,7 +142,16 @@ impl Plan {
                 1..=5 => Ending::Vacuumed,
                 _ => Ending::Landed,
             },
+        };
+        if compactors == 2 && chance.random_bool(0.6) {
+            plan.share = Some(chance.random());
+            for _ in 0..chance.random_range(0..6) {
+                let at = load.mul_f64(chance.random_range(0.0..1.2));
+                plan.disturbances.push((at, rebalance(&mut chance)));
+            }
         }
+        plan.disturbances.sort_by_key(|(at, _)| *at);
+        plan
     }
 
     /// Whether all clocks show the same time.
@@ -151,6 +168,12 @@ fn rates(chance: &mut StdRng) -> Rates {
         _ => most,
     };
     Rates { store: rate(0.25), log: rate(0.3), answers: rate(0.4), slow: rate(0.1) }
+}
+
+fn rebalance(chance: &mut StdRng) -> Disturbance {
+    let is_told_to_all = chance.random_bool(0.6);
+    let later = (chance.random_range(0..2), Duration::from_millis(chance.random_range(1..30_000)));
+    Disturbance::Rebalance { share: chance.random(), unaware: (!is_told_to_all).then_some(later) }
 }
 
 fn disturbance(chance: &mut StdRng, ingests: usize, compactors: usize, partitions: u32) -> Disturbance {

@@ -116,6 +116,7 @@ async fn live(world: &Arc<World>, options: Options) -> Sums {
             sleep(Duration::from_secs(1)).await;
         }
         world.calm_down();
+        compactors.tell_all();
         compactors.wake_all();
         stage.everything_lands(&compactors).await;
         let states = world.plan.has_indexer.then(|| stage.indexers.states());
@@ -158,6 +159,16 @@ impl Stage {
                     }
                 }
                 Disturbance::RestartCompactor { slot } => compactors.restart(slot),
+                Disturbance::Rebalance { share, unaware } => {
+                    compactors.divide(share, unaware.map(|(slot, _)| slot));
+                    if let Some((_, length)) = unaware {
+                        let compactors = Arc::clone(compactors);
+                        tokio::spawn(async move {
+                            sleep(length).await;
+                            compactors.tell_all();
+                        });
+                    }
+                }
                 Disturbance::SetClock { machine, ahead } => compactors.set_clock(machine, ahead),
                 Disturbance::StoreAway { length } => self.world.take_away(Service::Store, length),
                 Disturbance::LogAway { length } => self.world.take_away(Service::Log, length),
