@@ -30,6 +30,9 @@ const PARTITION_QUEUE_KIB: u64 = 2 << 10;
 /// asked for anew, or at another place, waits as long at most.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 
+const SESSION_MIN: Duration = Duration::from_secs(6);
+const SESSION_MAX: Duration = Duration::from_secs(1800);
+
 /// Where the brokers are and what topics on them must be like.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -50,6 +53,11 @@ pub struct Config {
     pub record_bytes_max: ByteSize,
     /// An append that the brokers have not acknowledged after this time has failed.
     pub message_timeout: DurationText,
+    /// Name of this process among those that share a stage, the same after a restart, which then moves nothing; empty: a new
+    /// one at each start.
+    pub member: String,
+    /// A process that shares a stage and has said nothing for so long has lost its partitions to the others.
+    pub session_timeout: DurationText,
     /// Further settings of librdkafka.
     pub librdkafka: PassedOn,
 }
@@ -65,6 +73,8 @@ impl Default for Config {
             retention_bytes: ByteSize(0),
             record_bytes_max: ByteSize::mib(64),
             message_timeout: DurationText::secs(8),
+            member: String::new(),
+            session_timeout: DurationText::secs(10),
             librdkafka: PassedOn::default(),
         }
     }
@@ -134,7 +144,10 @@ const REFUSED: &[(&[&str], &str)] = &[
         "is part of idempotent producing, which keeps records of a partition in order and apart",
     ),
     (&["transactional.id"], "is not used: ownership is fenced at the table"),
-    (&["group.id", "group.instance.id"], "is made from kafka.topic_prefix"),
+    (&["group.id"], "is made from kafka.topic_prefix"),
+    (&["group.instance.id"], "is set by kafka.member"),
+    (&["session.timeout.ms", "heartbeat.interval.ms"], "is set by kafka.session_timeout"),
+    (&["partition.assignment.strategy", "group.protocol"], "is fixed: processes that share a stage must agree on it"),
     (
         &[
             "auto.offset.reset",
@@ -176,6 +189,10 @@ impl Config {
         }
         if self.message_timeout.get() < Duration::from_secs(1) {
             wrong("message_timeout", format!("expected at least 1s, got {}", self.message_timeout));
+        }
+        if !(SESSION_MIN..=SESSION_MAX).contains(&self.session_timeout.get()) {
+            // The brokers' own bounds, as they come.
+            wrong("session_timeout", format!("expected from 6s to 30m, got {}", self.session_timeout));
         }
         mistakes.extend(self.librdkafka.mistakes());
         mistakes
@@ -245,6 +262,26 @@ impl Config {
             ("allow.auto.create.topics", "false".to_owned()),
         ];
         self.promised(client, &promised)
+    }
+
+    /// Of a process that shares `stage` with others. Their group is another one than that of the readers: the brokers take no
+    /// offsets from outside of a group that has members.
+    pub(super) fn member(&self, stage: &str) -> ClientConfig {
+        let session = self.session_timeout.get();
+        let mut promised = vec![
+            ("group.id", format!("{}{stage}.members", self.topic_prefix)),
+            ("partition.assignment.strategy", "cooperative-sticky".to_owned()),
+            ("session.timeout.ms", session.as_millis().to_string()),
+            ("heartbeat.interval.ms", (session / 4).as_millis().to_string()),
+            ("enable.auto.commit", "false".to_owned()),
+            ("enable.auto.offset.store", "false".to_owned()),
+            ("auto.offset.reset", "latest".to_owned()),
+            ("allow.auto.create.topics", "false".to_owned()),
+        ];
+        if !self.member.is_empty() {
+            promised.push(("group.instance.id", self.member.clone()));
+        }
+        self.promised(self.client(), &promised)
     }
 
     /// `max.message.bytes` of the topics, which bounds a record with what Kafka puts around it.
@@ -338,11 +375,19 @@ mod tests {
             retention: DurationText::secs(1),
             record_bytes_max: ByteSize(1),
             message_timeout: DurationText::millis(1),
+            session_timeout: DurationText::secs(5),
             ..Config::default()
         };
         let keys: Vec<_> = config.mistakes().into_iter().map(|(key, _)| key).collect();
-        let expected =
-            ["brokers", "topic_prefix", "min_insync_replicas", "retention", "record_bytes_max", "message_timeout"];
+        let expected = [
+            "brokers",
+            "topic_prefix",
+            "min_insync_replicas",
+            "retention",
+            "record_bytes_max",
+            "message_timeout",
+            "session_timeout",
+        ];
         assert_eq!(keys, expected.map(|key| format!("kafka.{key}")));
     }
 }

@@ -3,7 +3,7 @@
 //! [`topics`] makes the topics or holds them against the configuration; [`writer`] appends through an idempotent producer,
 //! whose reports answer the [`calls`]; [`reader`] reads from explicit offsets through [`cursor`]s; [`watch`] asks each
 //! second whether an append would succeed and whether the topics are still the same, for [`state`]; [`native`] holds the
-//! request that the crate `rdkafka` lacks; [`config`] is the section `[kafka]`.
+//! request that the crate `rdkafka` lacks; [`group`] divides the partitions among processes; [`config`] is the section `[kafka]`.
 //!
 //! What differs from the embedded log:
 //! - Retention is Kafka's, by time and bytes. It does not wait for readers: what nobody has read for `kafka.retention` is
@@ -21,6 +21,7 @@ mod callbacks;
 mod calls;
 pub mod config;
 mod cursor;
+mod group;
 mod metrics;
 mod names;
 mod native;
@@ -49,9 +50,10 @@ use self::state::State;
 use self::topics::{Ensured, Wanted};
 use self::watch::{Progress, RunningWatch, Watch};
 use self::writer::Writer;
-use crate::{AppendRecord, Error, FetchedRecord, LogReader, LogWriter, Result, WriterHealth};
+use crate::{AppendRecord, Assigner, Error, FetchedRecord, LogReader, LogWriter, Result, WriterHealth};
 
 pub use self::config::Config;
+pub use self::group::GroupMember;
 
 /// Longest time for the first answer of a broker, and of one attempt to get it.
 const FIRST_ANSWER_TIME: Duration = Duration::from_secs(10);
@@ -60,6 +62,7 @@ const CALLBACKS_TIME: Duration = Duration::from_millis(50);
 
 /// A log on Kafka. See the module for how it works and the traits for what it promises.
 pub struct KafkaLog {
+    config: Config,
     state: Arc<State>,
     writer: Arc<Writer>,
     reader: Reader,
@@ -94,6 +97,16 @@ impl KafkaLog {
     /// Bytes of appends that are not acknowledged yet.
     pub fn pending_bytes(&self) -> u64 {
         self.writer.pending.bytes()
+    }
+
+    /// Lets this process take part in the work of `stage` on `topics`. What it holds is told to the assignment until the
+    /// member is dropped.
+    ///
+    /// # Errors
+    /// `KafkaSettings` if librdkafka refuses the settings together. Brokers that are away are waited for.
+    pub fn join(&self, stage: &str, topics: &[Topic], assigner: Assigner) -> Result<GroupMember> {
+        let names = topics.iter().map(|topic| (*topic, self.state.names.of(*topic).to_owned())).collect();
+        GroupMember::join(&self.config.member(stage), names, assigner)
     }
 
     pub fn topic_partitions(&self) -> Vec<TopicPartition> {
@@ -136,7 +149,8 @@ async fn open(config: &Config, log: &crate::Config, runtime: &Runtime) -> Result
         reason: error.to_string(),
     })?;
     let reader = Reader::new(consumers, state.clone(), runtime.clock.clone(), metrics);
-    Ok(Arc::new(KafkaLog { state, writer, reader, progress, watch: Mutex::new(Some(watch)) }))
+    let config = config.clone();
+    Ok(Arc::new(KafkaLog { config, state, writer, reader, progress, watch: Mutex::new(Some(watch)) }))
 }
 
 /// Asks for the topics until a broker answers, or it is clear that none will.

@@ -2,6 +2,7 @@
 
 mod broker;
 mod faults;
+mod group;
 mod measure;
 mod topics;
 
