@@ -32,6 +32,12 @@ pub enum Command {
     /// Run the pipeline: event endpoint, log, tables, context index, search API and page.
     #[command(after_help = SERVE_HELP)]
     Serve(Serve),
+    /// Run the event endpoint alone; any number of processes may, on one Kafka log.
+    #[command(after_help = INGEST_HELP)]
+    Ingest(Serve),
+    /// Run the filling of the tables alone; processes that do share the partitions of the log.
+    #[command(after_help = COMPACT_HELP)]
+    Compact(Serve),
     /// Run SQL over the tables and views; with or without a running server.
     #[command(after_help = QUERY_HELP)]
     Query(Query),
@@ -41,9 +47,9 @@ pub enum Command {
     /// Look at what could not be read.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
-    /// Work on the context index.
-    #[command(subcommand)]
-    Index(Index),
+    /// Run the context index alone, its shards shared with other processes; or work on an index.
+    #[command(after_help = INDEX_HELP, args_conflicts_with_subcommands = true)]
+    Index(IndexCommand),
     /// Check or print the configuration.
     #[command(subcommand)]
     Config(Config),
@@ -63,6 +69,29 @@ Examples:
   tidegate serve --data-dir /var/lib/tidegate --listen 0.0.0.0:8030
   TIDEGATE__COMPACTOR__COMMIT_INTERVAL=5s tidegate serve
   TIDEGATE__KAFKA__BROKERS=kafka-1:9092 tidegate serve --log kafka";
+
+const INGEST_HELP: &str = "\
+Takes events as `serve` does, into a log on Kafka, and does nothing else with them. Needs log.kind = \"kafka\", a storage.url
+that all processes reach, and environments. Each process has a data directory of its own.
+
+Example:
+  tidegate ingest --config cluster.toml --data-dir /var/lib/tidegate/ingest --listen 0.0.0.0:8030";
+
+const COMPACT_HELP: &str = "\
+Follows the partitions that its consumer group gives it. When a process comes or goes, they are divided anew; what two hold at
+the same time still lands once, as the table decides. With kafka.member, a restart moves nothing. The process that has the
+first partition of `events` also merges files and drops what is too old.
+
+Example:
+  tidegate compact --config cluster.toml --data-dir /var/lib/tidegate/compact --listen 127.0.0.1:8040";
+
+const INDEX_HELP: &str = "\
+Without a subcommand: follows the shards that its consumer group gives it, and answers the search API with what it holds. A
+shard that comes from another process begins with the newest copy in the bucket and reads the log on from there.
+
+Examples:
+  tidegate index --config cluster.toml --data-dir /var/lib/tidegate/index --listen 127.0.0.1:8050
+  tidegate index rebuild --data-dir /var/lib/tidegate/index";
 
 const QUERY_HELP: &str = "\
 Tables: events, dead_letters, context_states. Views: evaluations, evaluation_counts, custom_events, migration_ops,
@@ -325,8 +354,16 @@ pub struct Search {
     pub format: ListFormat,
 }
 
+#[derive(Args, Debug)]
+pub struct IndexCommand {
+    #[command(subcommand)]
+    pub action: Option<IndexAction>,
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
 #[derive(Debug, Subcommand)]
-pub enum Index {
+pub enum IndexAction {
     /// Make shards of the index anew from the table `contexts` and the log.
     #[command(after_help = INDEX_REBUILD_HELP)]
     Rebuild(IndexRebuild),

@@ -25,7 +25,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-use args::{Arguments, Command};
+use args::{Arguments, Command, IndexAction, IndexCommand};
+use serve::Task;
 
 /// Wrong usage or configuration; clap exits with the same code.
 const USAGE: u8 = 2;
@@ -47,12 +48,17 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Serve(arguments) => return serve::run(&arguments),
+        Command::Serve(arguments) => return serve::run(&arguments, Task::Serve),
+        Command::Ingest(arguments) => return serve::run(&arguments, Task::Ingest),
+        Command::Compact(arguments) => return serve::run(&arguments, Task::Compact),
         Command::Query(arguments) => query::run(&arguments)?,
         Command::Contexts(arguments) => contexts::run(&arguments)?,
         Command::DeadLetters(args::DeadLetters::List(arguments)) => dead_letters::list(&arguments)?,
         Command::DeadLetters(args::DeadLetters::Show(arguments)) => dead_letters::show(&arguments)?,
-        Command::Index(args::Index::Rebuild(arguments)) => index::rebuild(&arguments)?,
+        Command::Index(IndexCommand { action, serve: arguments }) => match action {
+            None => return serve::run(&arguments, Task::Index),
+            Some(IndexAction::Rebuild(arguments)) => index::rebuild(&arguments)?,
+        },
         Command::Config(args::Config::Check(common)) => {
             let settings = config::load(&common.layers())?;
             let environments = settings.environments.len();

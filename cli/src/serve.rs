@@ -15,6 +15,7 @@ pub mod log;
 mod pipeline;
 mod signals;
 mod snapshots;
+mod task;
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,7 +28,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use compactor::Compactor;
-use eventlog::LogReader;
+use eventlog::kafka::GroupMember;
+use eventlog::{Assigner, Assignment, LogReader};
 use events::{Environments, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -35,6 +37,7 @@ use hyper::body::Incoming;
 use indexer::api::ApiAccess;
 use indexer::{Beyond, Indexer};
 use ingest::Ingest;
+use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown};
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -42,6 +45,7 @@ use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
 use self::log::Log;
+pub use self::task::Task;
 use crate::args::Serve;
 use crate::config::{self, ApiTokenConfig, Role, Settings};
 use crate::dev_keys::DevKeys;
@@ -58,11 +62,14 @@ const BLOCKING_THREADS_MAX: usize = 16;
 const ENDPOINT_DRAIN: Duration = Duration::from_millis(5500);
 /// Time for the commits of compactor and indexer.
 const STAGES_DRAIN: Duration = Duration::from_millis(2500);
+/// Time for telling the other processes that this one is gone.
+const GROUP_LEAVE: Duration = Duration::from_millis(500);
 /// Time for the last fsync, or for the last acknowledgements of the brokers.
-const LOG_CLOSE: Duration = Duration::from_millis(1500);
+const LOG_CLOSE: Duration = Duration::from_millis(1000);
 
-pub fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
-    let settings = config::load(&arguments.layers())?;
+pub fn run(arguments: &Serve, task: Task) -> anyhow::Result<ExitCode> {
+    let mut settings = config::load(&arguments.layers())?;
+    task.prepare(&mut settings)?;
     logging::start(&arguments.log_level, arguments.log_format)?;
     let front = tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("front").build()?;
     let background = |name: &str, threads: usize| {
@@ -71,7 +78,7 @@ pub fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
         pool.max_blocking_threads(BLOCKING_THREADS_MAX).build()
     };
     let (back, compact) = (background("back", BACK_THREADS)?, background("compact", 1)?);
-    let code = front.block_on(serve(settings, back.handle().clone(), compact.handle().clone()));
+    let code = front.block_on(serve(settings, task, back.handle().clone(), compact.handle().clone()));
     // Nothing that is still running may hold up the end: all that had to be kept is kept.
     compact.shutdown_background();
     back.shutdown_background();
@@ -79,7 +86,7 @@ pub fn run(arguments: &Serve) -> anyhow::Result<ExitCode> {
     code
 }
 
-async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow::Result<ExitCode> {
+async fn serve(mut settings: Settings, task: Task, back: Handle, compact: Handle) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::system();
     let mut signals = signals::Signals::new()?;
     std::fs::create_dir_all(&settings.data_dir)
@@ -88,7 +95,7 @@ async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow:
         TcpListener::bind(settings.listen).await.with_context(|| format!("listening on {}", settings.listen))?;
     let address = listener.local_addr()?;
 
-    let pipeline = Pipeline::open(&mut settings, &runtime, &back, &compact).await?;
+    let pipeline = Pipeline::open(&mut settings, task, &runtime, &back, &compact).await?;
     let draining = Arc::new(AtomicBool::new(false));
     let stages = pipeline::RunningStages::new(&pipeline, Arc::clone(&draining), &runtime);
     let shared = Shared::new(Inner {
@@ -134,9 +141,42 @@ async fn serve(mut settings: Settings, back: Handle, compact: Handle) -> anyhow:
     }
 }
 
+/// The groups in which this process shares its work.
+struct Members {
+    task: Task,
+    joined: Mutex<Vec<GroupMember>>,
+}
+
+impl Members {
+    fn new(task: Task) -> Self {
+        Self { task, joined: Mutex::default() }
+    }
+
+    /// What this process works on of `topics`; `None`: everything.
+    fn join(&self, log: &Log, stage: &str, topics: &[Topic]) -> anyhow::Result<Option<Assignment>> {
+        let Log::Kafka { log, .. } = log else { return Ok(None) };
+        if !self.task.is_shared() {
+            return Ok(None);
+        }
+        let assigner = Assigner::new();
+        let assignment = assigner.assignment();
+        self.joined.lock().push(log.join(stage, topics, assigner)?);
+        Ok(Some(assignment))
+    }
+
+    fn fault(&self) -> Option<String> {
+        self.joined.lock().iter().find_map(GroupMember::fault)
+    }
+
+    fn leave(&self) {
+        self.joined.lock().clear();
+    }
+}
+
 /// All stages, opened.
 struct Pipeline {
     log: Log,
+    members: Arc<Members>,
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
     ingest: Arc<Ingest>,
@@ -145,7 +185,13 @@ struct Pipeline {
 }
 
 impl Pipeline {
-    async fn open(settings: &mut Settings, runtime: &Runtime, back: &Handle, compact: &Handle) -> anyhow::Result<Self> {
+    async fn open(
+        settings: &mut Settings,
+        task: Task,
+        runtime: &Runtime,
+        back: &Handle,
+        compact: &Handle,
+    ) -> anyhow::Result<Self> {
         let log = Log::open(settings, runtime).await?;
         let reader = log.reader();
         // After the log, which holds the lock: two processes must not make keys at once.
@@ -158,8 +204,12 @@ impl Pipeline {
             settings.environments = keys.environments.clone();
             settings.api_tokens.extend(keys.api_tokens.clone());
         }
+        let members = Members::new(task);
         let compactor = match settings.compactor.enabled {
-            true => Some(open_compactor(settings, &reader, runtime, compact).await?),
+            true => {
+                let assignment = members.join(&log, compactor::LOG_READER, &compactor::TOPICS)?;
+                Some(open_compactor(settings, &reader, runtime, compact, assignment).await?)
+            }
             false => {
                 // What it has not read is kept for the day it is switched on again.
                 compactor::TOPICS.into_iter().for_each(|topic| reader.register(compactor::LOG_READER, topic));
@@ -170,7 +220,8 @@ impl Pipeline {
             true => {
                 let table = contexts_table::open(settings, runtime, compactor.as_deref()).await?;
                 let snapshots = snapshots::open(settings, runtime, compactor.as_ref()).await?;
-                let beyond = Beyond { table: Some(table), snapshots, ..Beyond::default() };
+                let assignment = members.join(&log, indexer::LOG_READER, &[Topic::Contexts])?;
+                let beyond = Beyond { assignment, table: Some(table), snapshots };
                 Some(open_indexer(&settings.data_dir.join("index"), settings, &reader, runtime, back, beyond).await?)
             }
             false => {
@@ -178,14 +229,14 @@ impl Pipeline {
                 None
             }
         };
-        let ingest = Ingest::new(
-            settings.ingest.clone(),
-            &settings.environments,
-            &settings.api_tokens.iter().map(ingest_token).collect::<Vec<_>>(),
-            log.writer(),
-            runtime.clone(),
-        )?;
-        Ok(Self { log, compactor, indexer, ingest: Arc::new(ingest), dev_keys })
+        // Without keys it answers 503 to whatever comes.
+        let ingest = Ingest::without_keys(settings.ingest.clone(), log.writer(), runtime.clone())?;
+        if task.takes_events() {
+            let tokens: Vec<_> = settings.api_tokens.iter().map(ingest_token).collect();
+            ingest.load_keys(&settings.environments, &tokens)?;
+        }
+        let ingest = Arc::new(ingest);
+        Ok(Self { log, members: Arc::new(members), compactor, indexer, ingest, dev_keys })
     }
 
     /// Lets compactor and indexer follow the log. A stage that stops is reported; the endpoint goes on without it.
@@ -229,11 +280,16 @@ async fn open_compactor(
     log: &Arc<dyn LogReader>,
     runtime: &Runtime,
     compact: &Handle,
+    assignment: Option<Assignment>,
 ) -> anyhow::Result<Arc<Compactor>> {
     let (storage, config, log, runtime) =
         (settings.storage_resolved(), settings.compactor.clone(), log.clone(), runtime.clone());
     let opened = compact.spawn(async move { Compactor::open(&storage, &config, log, runtime).await }).await?;
-    Ok(Arc::new(opened.context("opening the tables")?))
+    let opened = opened.context("opening the tables")?;
+    Ok(Arc::new(match assignment {
+        Some(assignment) => opened.follow(assignment),
+        None => opened,
+    }))
 }
 
 async fn open_indexer(
@@ -283,6 +339,11 @@ async fn drain(
     stages_shutdown.begin();
     if tokio::time::timeout(STAGES_DRAIN, futures::future::join_all(followers)).await.is_err() {
         tracing::info!("compactor or indexer had more to commit; they go on after the next start");
+    }
+    // What it has worked on is committed: others may take it up.
+    let members = Arc::clone(&pipeline.members);
+    if tokio::time::timeout(GROUP_LEAVE, tokio::task::spawn_blocking(move || members.leave())).await.is_err() {
+        tracing::info!("the group was not left in time; its other processes wait for kafka.session_timeout");
     }
     pipeline.log.close(LOG_CLOSE).await;
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use compactor::Compactor;
+use eventlog::WriterHealth;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use indexer::Indexer;
@@ -16,9 +17,9 @@ use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use super::Pipeline;
 use super::gauges::Gauges;
 use super::log::Log;
+use super::{Members, Pipeline};
 use crate::endpoints::{Stages, Tables};
 use crate::lake::{ContextPlace, Lake, WholeLetter};
 
@@ -30,6 +31,8 @@ const QUESTION_TIME: Duration = Duration::from_secs(30);
 /// Reads the state of each stage when asked; holds nothing of its own.
 pub struct RunningStages {
     log: Log,
+    members: Arc<Members>,
+    takes_events: bool,
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
     ingest: Arc<Ingest>,
@@ -43,6 +46,8 @@ impl RunningStages {
     pub fn new(pipeline: &Pipeline, draining: Arc<AtomicBool>, runtime: &Runtime) -> Self {
         Self {
             log: pipeline.log.clone(),
+            members: pipeline.members.clone(),
+            takes_events: pipeline.members.task.takes_events(),
             compactor: pipeline.compactor.clone(),
             indexer: pipeline.indexer.clone(),
             ingest: pipeline.ingest.clone(),
@@ -65,7 +70,16 @@ impl Stages for RunningStages {
         if self.draining.load(Ordering::Acquire) {
             return Err("shutting down".into());
         }
-        self.ingest.ready()
+        if let Some(fault) = self.members.fault() {
+            return Err(fault);
+        }
+        if self.takes_events {
+            return self.ingest.ready();
+        }
+        match self.log.writer().health() {
+            WriterHealth::Ready => Ok(()),
+            WriterHealth::Unavailable(why) => Err(format!("the log is away: {why}")),
+        }
     }
 
     fn refresh_gauges(&self) -> BoxFuture<'_, ()> {
@@ -134,6 +148,7 @@ fn table_state(status: &compactor::Status) -> Value {
 
 fn index_state(status: &indexer::Status) -> Value {
     json!({
+        "partitions": status.shards.iter().filter(|shard| shard.is_open).map(|shard| shard.partition).collect::<Vec<_>>(),
         "contexts": status.contexts,
         "bytes": status.bytes,
         "lagRecords": status.lag_records,

@@ -52,14 +52,18 @@ def level_of(line):
 class Server:
     """One server with its own folder: `server.toml`, `data/`, and what it wrote to its output."""
 
-    def __init__(self, folder, environments=(config.RECORDED, config.OTHER), settings=None, wrapper=(), data_dir=None):
-        """`settings`: sections laid over `config.QUICK`. `wrapper`: a command that starts the server in its place."""
+    def __init__(self, folder, environments=(config.RECORDED, config.OTHER), settings=None, wrapper=(), data_dir=None, task="serve"):
+        """`settings`: sections laid over `config.QUICK`. `wrapper`: a command that starts the server in its place.
+
+        `task`: the subcommand that runs it.
+        """
         self.folder = Path(folder)
         self.environments = list(environments)
         self.data_dir = Path(data_dir or self.folder / "data")
         self.config_file = self.folder / "server.toml"
         self.address = ("127.0.0.1", free_port())
         self.wrapper = list(wrapper)
+        self.task = task
         self.process = None
         self.output = []
         self.expected = []
@@ -117,7 +121,7 @@ class Server:
     def command(self):
         listen = f"{self.address[0]}:{self.address[1]}"
         flags = ["--config", self.config_file, "--data-dir", self.data_dir, "--listen", listen]
-        return [str(part) for part in (*self.wrapper, binary(), "serve", *flags)]
+        return [str(part) for part in (*self.wrapper, binary(), self.task, *flags)]
 
     def launch(self):
         """Starts the process without waiting for it."""
