@@ -18,7 +18,7 @@ from harness.load import Load
 from harness.metrics import metric
 from harness.payloads import custom
 from harness.process import binary, clean_environment
-from harness.services import Broker, kafka_settings, kafka_topics
+from harness.services import Broker, kafka_settings, kafka_topics, shared_broker
 from harness.waiting import wait_equal, wait_until
 from harness.wire import Wire
 
@@ -26,12 +26,6 @@ SEED = 20261128
 KILLS = 6
 # What the program says of a broker that is away; each is told once, as it should be.
 BROKER_AWAY = "Kafka takes no records|append of a batch failed|could not be landed|indexing failed|could not be written"
-
-
-def shared_broker():
-    address = os.environ.get("TIDEGATE_TEST_KAFKA")
-    assert address, "TIDEGATE_TEST_KAFKA is not set; ./test starts a broker and sets it"
-    return address
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The stages as processes of their own, two of each, on one Kafka log: work is divided, and taken over when one dies."""
 
 import contextlib
-import os
 import random
 import shutil
 import subprocess
@@ -14,7 +13,7 @@ from harness.config import merged
 from harness.lake import Lake
 from harness.load import Load
 from harness.process import binary, clean_environment
-from harness.services import kafka_settings
+from harness.services import kafka_settings, shared_broker
 from harness.waiting import wait_equal, wait_until
 
 SEED = 20261128
@@ -27,9 +26,7 @@ TAKEN_OVER = "could not be landed|another process has taken over|does not hold|t
 @pytest.fixture
 def shared(tmp_path):
     """Settings of all processes of a cluster, with topics and tables of its own."""
-    address = os.environ.get("TIDEGATE_TEST_KAFKA")
-    assert address, "TIDEGATE_TEST_KAFKA is not set; ./test starts a broker and sets it"
-    settings = kafka_settings(address, f"roles-{uuid.uuid4()}.")
+    settings = kafka_settings(shared_broker(), f"roles-{uuid.uuid4()}.")
     settings["kafka"]["session_timeout"] = f"{SESSION_SECONDS}s"
     log = {"events_partitions": PARTITIONS, "contexts_partitions": PARTITIONS}
     index = {"snapshots": "on", "snapshot_interval": "1s", "table_interval": "1s"}

@@ -77,6 +77,13 @@ class Service:
         self.proxy.__exit__()
 
 
+def shared_broker():
+    """The address of the broker that `./test` has started."""
+    address = os.environ.get("TIDEGATE_TEST_KAFKA")
+    assert address, "TIDEGATE_TEST_KAFKA is not set; ./test starts a broker and sets it"
+    return address
+
+
 def kafka_settings(brokers, prefix, **librdkafka):
     """The sections of a program whose log is on these brokers. Names of librdkafka's settings with underscores."""
     return {
