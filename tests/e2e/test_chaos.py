@@ -113,21 +113,28 @@ def on_bucket(serve, bucket, settings):
     return server.start()
 
 
-def test_faults_of_the_store(serve, bucket, measured):
-    """Tables and states of contexts in a bucket that fails in every way, and a program that is killed and stopped."""
-    server = on_bucket(serve, bucket, SETTINGS)
+def hold_out(server, service, name, modes, freezes=False):
+    """Load through faults of a service, called `name`, and of the program, and what has to hold afterwards. Tells what was done."""
     with Load(server, clients=4, padding="x" * 100) as load:
         chaos = Chaos(random.Random(SEED), load)
-        actions = {f"store: {mode}": chaos.on_the_way(bucket.proxy, mode) for mode in STORE_FAULTS}
+        actions = {f"{name}: {mode}": chaos.on_the_way(service.proxy, mode) for mode in modes}
         actions |= {
-            "store: killed": chaos.restart_of(bucket),
+            f"{name}: killed": chaos.restart_of(service),
             "program: killed": chaos.death(server),
             "program: stopped": chaos.standstill(server),
         }
+        if freezes:
+            actions[f"{name}: stopped"] = chaos.freeze_of(service)
         chaos.until(time.monotonic() + SECONDS, actions)
     assert_intact(server, load)
-    told = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
-    measured("chaos, tables in a bucket", f"{load.acknowledged} payloads acknowledged, none lost or doubled; {told}")
+    told = ", ".join(f"{count} x {action}" for action, count in sorted(chaos.done.items()))
+    return f"{load.acknowledged} payloads acknowledged, none lost or doubled; {told}"
+
+
+def test_faults_of_the_store(serve, bucket, measured):
+    """Tables and states of contexts in a bucket that fails in every way, and a program that is killed and stopped."""
+    server = on_bucket(serve, bucket, SETTINGS)
+    measured("chaos, tables in a bucket", hold_out(server, bucket, "store", STORE_FAULTS))
 
 
 def test_faults_of_the_broker(serve, tmp_path, measured):
@@ -136,16 +143,4 @@ def test_faults_of_the_broker(serve, tmp_path, measured):
         server = serve(settings={**SETTINGS, **broker.settings()}, start=False)
         server.expect_log("^")
         server.start()
-        with Load(server, clients=4, padding="x" * 100) as load:
-            chaos = Chaos(random.Random(SEED), load)
-            actions = {f"broker: {mode}": chaos.on_the_way(broker.proxy, mode) for mode in BROKER_FAULTS}
-            actions |= {
-                "broker: killed": chaos.restart_of(broker),
-                "broker: stopped": chaos.freeze_of(broker),
-                "program: killed": chaos.death(server),
-                "program: stopped": chaos.standstill(server),
-            }
-            chaos.until(time.monotonic() + SECONDS, actions)
-        assert_intact(server, load)
-    told = ", ".join(f"{count} x {name}" for name, count in sorted(chaos.done.items()))
-    measured("chaos, log on a broker", f"{load.acknowledged} payloads acknowledged, none lost or doubled; {told}")
+        measured("chaos, log on a broker", hold_out(server, broker, "broker", BROKER_FAULTS, freezes=True))
