@@ -181,9 +181,11 @@ impl Lander {
 
     /// Gathers until a commit is due, then commits.
     pub async fn round(&mut self, shutdown: &Shutdown) -> Result<()> {
-        self.position().await?;
-        while !self.is_due() && !shutdown.has_begun() {
+        loop {
             self.position().await?;
+            if self.is_due() || shutdown.has_begun() {
+                break;
+            }
             let taken = self.take_available().await?;
             self.report().await?;
             if self.is_due() {
