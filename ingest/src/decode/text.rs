@@ -15,7 +15,7 @@ pub(crate) struct Body<'a> {
 
 impl<'a> Body<'a> {
     pub fn new(bytes: &'a [u8]) -> Self {
-        Self { bytes, utf8: std::str::from_utf8(bytes).is_ok() }
+        Self { bytes, utf8: simdutf8::basic::from_utf8(bytes).is_ok() }
     }
 
     #[inline]
