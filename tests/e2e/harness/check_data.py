@@ -14,8 +14,8 @@ _LETTERS = {context["key"]: letter for letter, context in CONTEXTS.items()}
 
 def send(server):
     """Makes the contexts known in the server's first environment, oldest first, among others that must not be found."""
-    for context in CONTEXTS.values():
-        assert server.bulk([payloads.identify(context)], payloads.payload_id()).status == 202
+    for event in payloads.identify_each(CONTEXTS.values()):
+        assert server.bulk([event], payloads.payload_id()).status == 202
     server.bulk([payloads.identify({"kind": "user", "key": "ghost", "anonymous": True, "plan": "gold"})])
     server.bulk([payloads.identify({"kind": "user", "key": "elsewhere", "plan": "gold"})], environment=OTHER)
 

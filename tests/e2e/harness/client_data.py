@@ -62,9 +62,11 @@ def _send_several(server):
     """All from an application that names itself; then one of them from a sender whose SDK alone is known."""
     tags = {"X_LaunchDarkly_Tags": f"application-id/{TAGGED}"}
     sent = [(parts, tags) for parts in (ANA_AT_LAGOA, BO_AT_LAGOA, [*BO_AT_ACME, ANONYMOUS_DEVICE], ANA_ALONE)]
-    for parts, more in [*sent, (ANA_AT_LAGOA, {})]:
+    sent.append((ANA_AT_LAGOA, {}))
+    events = payloads.identify_each([multi(parts) for parts, _ in sent])
+    for event, (_, more) in zip(events, sent, strict=True):
         headers = payloads.server_headers(SEVERAL, X_LaunchDarkly_User_Agent=UNTAGGED, **more)
-        assert server.post("/bulk", [payloads.identify(multi(parts))], headers).status == 202
+        assert server.post("/bulk", [event], headers).status == 202
 
 
 def _instances(server):

@@ -37,6 +37,12 @@ def identify(context, **fields):
     return {"kind": "identify", "creationDate": now_ms(), "context": context, **fields}
 
 
+def identify_each(contexts):
+    """One event for each, every one created a millisecond after the one before and the last one now: their order is certain."""
+    first = now_ms() - len(contexts) + 1
+    return [identify(context, creationDate=first + number) for number, context in enumerate(contexts)]
+
+
 def feature(key, context=None, **fields):
     return {
         "kind": "feature",
