@@ -269,7 +269,7 @@ impl Section {
             Self::Payloads => schema::payloads_v1(),
             Self::Contexts => schema::contexts_v1(),
             Self::Events => schema::events_v1(),
-            Self::Sightings => schema::sightings_v2(),
+            Self::Sightings => schema::sightings_v3(),
             Self::DeadLetters => schema::dead_letters_v1(),
         }
     }

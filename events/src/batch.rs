@@ -62,15 +62,15 @@ impl EventsBatch {
 pub struct SightingsBatch(RecordBatch);
 
 impl SightingsBatch {
-    /// Rows of `sightings_v2`, or of `sightings_v1`, which become such.
+    /// Rows of `sightings_v3`, or of a version before, which become such.
     ///
     /// # Errors
     /// If the schema differs.
     pub fn new(sightings: RecordBatch) -> Result<Self, BatchError> {
-        if sightings.schema_ref() == &schema::sightings_v1() {
+        if [schema::sightings_v1(), schema::sightings_v2()].contains(sightings.schema_ref()) {
             return Ok(Self(widened(&sightings)));
         }
-        check_schema("sightings", &sightings, &schema::sightings_v2())?;
+        check_schema("sightings", &sightings, &schema::sightings_v3())?;
         Ok(Self(sightings))
     }
 
@@ -79,9 +79,9 @@ impl SightingsBatch {
     }
 }
 
-/// Rows of the first version with the columns that came later, all null.
+/// Rows of an earlier version with the columns that came later, all null.
 fn widened(sightings: &RecordBatch) -> RecordBatch {
-    let schema = schema::sightings_v2();
+    let schema = schema::sightings_v3();
     let held = sightings.columns().iter().cloned();
     let added = schema.fields()[sightings.num_columns()..].iter();
     let columns = held.chain(added.map(|field| new_null_array(field.data_type(), sightings.num_rows())));
@@ -210,9 +210,11 @@ mod tests {
     }
 
     #[test]
-    fn sightings_of_the_first_version_become_those_of_the_second() {
-        let first = SightingsBatch::new(empty(schema::sightings_v1())).unwrap();
-        assert_eq!(first, SightingsBatch::new(empty(schema::sightings_v2())).unwrap());
+    fn sightings_of_earlier_versions_become_those_of_the_last() {
+        let last = SightingsBatch::new(empty(schema::sightings_v3())).unwrap();
+        for earlier in [schema::sightings_v1(), schema::sightings_v2()] {
+            assert_eq!(SightingsBatch::new(empty(earlier)).unwrap(), last);
+        }
     }
 
     #[test]

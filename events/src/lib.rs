@@ -8,6 +8,7 @@
 pub mod batch;
 pub mod context;
 pub mod environment;
+pub mod erasure;
 pub mod ids;
 pub mod kinds;
 pub mod limits;
@@ -16,6 +17,7 @@ pub mod state;
 
 pub use batch::{DeadLettersBatch, EventsBatch, LogBatch, SightingsBatch};
 pub use environment::{Environment, EnvironmentConfig, Environments};
+pub use erasure::ErasedContexts;
 pub use ids::{Offset, OffsetRange, Partition, Topic, TopicId, TopicPartition};
 pub use kinds::{DeadLetterReason, EventKind, Source};
 pub use state::ContextState;

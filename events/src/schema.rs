@@ -5,7 +5,7 @@
 //! | [`payloads_v1`] | request body, with what its headers and path said | `events`, `dead_letters` |
 //! | [`contexts_v1`] | distinct context of the micro-batch | `events` |
 //! | [`events_v1`] | event, and one per counter of a `summary` | `events` |
-//! | [`sightings_v2`] | single context that some event named, or that is to be forgotten | `contexts` |
+//! | [`sightings_v3`] | single context that some event named, or that is to be forgotten | `contexts` |
 //! | [`dead_letters_v1`] | event or body that could not be read | `dead_letters` |
 //!
 //! What is constant within a payload stands once in `payloads`, and a context that many events name stands once in
@@ -178,6 +178,20 @@ pub fn sightings_v2() -> SchemaRef {
     SCHEMA.clone()
 }
 
+/// [`sightings_v2`] with what came later.
+///
+/// `erased`: true beside `deleted` where the context is to be erased: everything that was *received* up to `seen_at` of it
+/// and of all combinations that it is a part of goes, also what is still on its way, and no key of it is kept. Such a row
+/// stands in every partition, as combinations lie in that of their first part.
+pub fn sightings_v3() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| {
+        let mut fields: Vec<Field> = sightings_v2().fields().iter().map(|field| (**field).clone()).collect();
+        fields.push(optional("erased", DataType::Boolean));
+        Arc::new(Schema::new(fields))
+    });
+    SCHEMA.clone()
+}
+
 /// What could not be read. `payload_index` is null for a whole body; `byte_offset` counts from the start of the unpacked
 /// body; `body` holds the event's bytes, or the whole body.
 pub fn dead_letters_v1() -> SchemaRef {
@@ -208,6 +222,7 @@ mod tests {
             ("events_v1", events_v1()),
             ("sightings_v1", sightings_v1()),
             ("sightings_v2", sightings_v2()),
+            ("sightings_v3", sightings_v3()),
             ("dead_letters_v1", dead_letters_v1()),
         ] {
             text.push_str(name);

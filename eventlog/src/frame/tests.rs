@@ -143,9 +143,31 @@ fn later_sightings() -> LogBatch {
     LogBatch::Sightings(SightingsBatch::new(rows).unwrap())
 }
 
+/// A wish to erase.
+fn erasure() -> LogBatch {
+    let text = |value: &'static str| Arc::new(StringArray::from(vec![value])) as ArrayRef;
+    let flag = |value| Arc::new(BooleanArray::from(vec![value])) as ArrayRef;
+    let rows = batch(
+        schema::sightings_v3(),
+        1,
+        vec![
+            ("project", text("shop")),
+            ("environment", text("prod")),
+            ("kind", text("user")),
+            ("key", text("u1")),
+            ("anonymous", flag(false)),
+            ("seen_at", times(vec![Some(5)])),
+            ("received_at", times(vec![Some(7)])),
+            ("deleted", flag(true)),
+            ("erased", flag(true)),
+        ],
+    );
+    LogBatch::Sightings(SightingsBatch::new(rows).unwrap())
+}
+
 #[test]
 fn every_topic_reads_back() {
-    for batch in [sample(), letters(), sightings(), later_sightings()] {
+    for batch in [sample(), letters(), sightings(), later_sightings(), erasure()] {
         assert_eq!(decode(&encode(&batch).unwrap()).unwrap(), batch);
     }
 }
@@ -255,6 +277,13 @@ fn golden_frame_of_later_sightings_stays_readable() {
     assert_eq!(decode(&bytes).unwrap(), later_sightings());
 }
 
+/// A wish to erase, of version 3 of the schema of sightings.
+#[test]
+fn golden_frame_of_an_erasure_stays_readable() {
+    let bytes = Bytes::from_static(include_bytes!("erasure_v2.golden"));
+    assert_eq!(decode(&bytes).unwrap(), erasure());
+}
+
 /// Writes the golden files where they do not exist yet.
 #[test]
 #[ignore = "makes golden files of a new version; run by hand when the version grows"]
@@ -264,6 +293,7 @@ fn write_golden_frames() {
         ("dead_letters", letters()),
         ("sightings", sightings()),
         ("later_sightings", later_sightings()),
+        ("erasure", erasure()),
     ];
     for (name, batch) in all {
         let path = format!("{}/src/frame/{name}_v{VERSION}.golden", env!("CARGO_MANIFEST_DIR"));

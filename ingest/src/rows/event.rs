@@ -120,6 +120,7 @@ columns! {
         anonymous_kinds: Text,
         // No sighting is one; only the search API writes those.
         deleted: Flag,
+        erased: Flag,
     }
 }
 
@@ -246,7 +247,7 @@ mod tests {
         for (names, schema) in [
             (EventColumns::NAMES, schema::events_v1()),
             (ContextColumns::NAMES, schema::contexts_v1()),
-            (SightingColumns::NAMES, schema::sightings_v2()),
+            (SightingColumns::NAMES, schema::sightings_v3()),
             (LetterColumns::NAMES, schema::dead_letters_v1()),
             (PayloadColumns::NAMES, schema::payloads_v1()),
         ] {
