@@ -24,7 +24,7 @@ use std::time::Duration;
 use eventlog::LogWriter;
 use events::Topic;
 use parking_lot::Mutex;
-use runtime::Runtime;
+use runtime::{Runtime, UnixMicros};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::time::{sleep_until, timeout};
 use tokio_util::task::TaskTracker;
@@ -151,6 +151,11 @@ impl Batcher {
             draining: AtomicBool::new(false),
             tasks: TaskTracker::new(),
         }))
+    }
+
+    /// See [`RecentContexts::trust_from`].
+    pub fn trust_sightings_from(&self, from: UnixMicros) {
+        self.0.appender.recent.trust_from(from);
     }
 
     /// Puts a payload into an open batch.

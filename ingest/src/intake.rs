@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventlog::{LogWriter, WriterHealth};
@@ -14,7 +15,7 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::Body;
 use http_body_util::Full;
-use runtime::{Clock, Runtime};
+use runtime::{Clock, Runtime, UnixMicros};
 use tokio::time::Instant;
 
 use crate::admission::{Held, Room};
@@ -156,6 +157,17 @@ impl Ingest {
     pub fn status(&self) -> Status {
         self.update_gauges();
         self.metrics.status()
+    }
+
+    /// Time after which a payload whose sender does not stop in the middle is in the log or never will be.
+    pub fn in_flight_max(&self) -> Duration {
+        // It may be held for room, for its turn and for the log.
+        self.config.body_timeout.get() + self.config.hold_max.get() * 3 + self.config.append_timeout.get()
+    }
+
+    /// Nothing that was received up to `time` leaves a later sighting of a context out: it may be erased from the index.
+    pub fn distrust_sightings(&self, time: UnixMicros) {
+        self.batcher.trust_sightings_from(time.saturating_add(self.in_flight_max()));
     }
 
     pub(crate) fn update_gauges(&self) {

@@ -3,10 +3,12 @@
 //! In: sightings whose batch the log acknowledged. Out: whether another one would tell the indexer anything new.
 //! Promise: a sighting is left out only if the attributes that are newest for its context are the same, and the same
 //! combination was sighted by the same application, both acknowledged within the refresh interval. Losing this memory
-//! (a restart, an eviction) costs repeated sightings, never a lost one. Memory is bounded by the capacity.
+//! (a restart, an eviction) costs repeated sightings, never a lost one. Memory is bounded by the capacity. After contexts
+//! were erased nothing that was acknowledged before counts, as it may be gone from the index.
 //!
 //! Also here: the contexts of unsummarised payloads that lately got an `index` event (event-protocol section 8).
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use hashbrown::HashMap;
@@ -39,6 +41,8 @@ pub struct Sighted {
 #[derive(Debug)]
 pub struct RecentContexts {
     refresh: Duration,
+    /// What was acknowledged before leaves nothing out. Microseconds.
+    trusted_from: AtomicI64,
     shards: Box<[Mutex<Generations>]>,
     indexed: Mutex<HashMap<u64, HashMap<u64, UnixMicros, U64Hash>, U64Hash>>,
 }
@@ -79,7 +83,8 @@ impl RecentContexts {
         // Each context takes an entry for its attributes and one for its place.
         let capacity = (capacity * 2 / SHARDS / 2).max(1);
         let shard = |_| Mutex::new(Generations { young: HashMap::default(), old: HashMap::default(), capacity });
-        Self { refresh, shards: (0..SHARDS).map(shard).collect(), indexed: Mutex::default() }
+        let trusted_from = AtomicI64::new(i64::MIN);
+        Self { refresh, trusted_from, shards: (0..SHARDS).map(shard).collect(), indexed: Mutex::default() }
     }
 
     fn shard(&self, key: u64) -> &Mutex<Generations> {
@@ -90,6 +95,11 @@ impl RecentContexts {
         self.shard(key).lock().get(key)
     }
 
+    /// From now on only what is acknowledged at `from` or later leaves anything out.
+    pub fn trust_from(&self, from: UnixMicros) {
+        self.trusted_from.fetch_max(from.0, Ordering::Relaxed);
+    }
+
     /// Whether a sighting would repeat an acknowledged one.
     pub fn suppresses(&self, sighted: &Sighted, now: UnixMicros) -> bool {
         let Some(Known::Place { acknowledged_at }) = self.get(sighted.place) else {
@@ -97,6 +107,7 @@ impl RecentContexts {
         };
         // A clock that stepped back makes the age zero; the refresh is then late by the step.
         now.since(acknowledged_at) < self.refresh
+            && acknowledged_at.0 >= self.trusted_from.load(Ordering::Relaxed)
             && (sighted.content == 0
                 || matches!(self.get(sighted.context), Some(Known::Content { content, .. }) if content == sighted.content))
     }
@@ -219,6 +230,21 @@ mod tests {
         recent.acknowledge(&[sighted(7, NOW)], after(1));
         assert!(!recent.suppresses(&sighted(7, after(2)), after(2)));
         assert!(recent.suppresses(&sighted(8, after(2)), after(2)));
+    }
+
+    #[test]
+    fn nothing_is_left_out_for_what_may_be_erased() {
+        let recent = recent();
+        recent.acknowledge(&[sighted(7, NOW)], NOW);
+        recent.trust_from(after(10));
+        recent.trust_from(after(5));
+        for content in [7, 0] {
+            assert!(!recent.suppresses(&sighted(content, after(11)), after(11)));
+        }
+        recent.acknowledge(&[sighted(7, after(9))], after(9));
+        assert!(!recent.suppresses(&sighted(7, after(11)), after(11)));
+        recent.acknowledge(&[sighted(7, after(11))], after(11));
+        assert!(recent.suppresses(&sighted(7, after(12)), after(12)));
     }
 
     #[test]
