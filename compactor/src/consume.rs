@@ -82,10 +82,9 @@ pub(crate) struct DedupSettings {
 
 impl PartitionReader {
     pub fn new(log: &dyn LogReader, topic_partition: TopicPartition, dedup: DedupSettings) -> Self {
-        let topic = topic_partition.topic;
         Self {
             topic_partition,
-            app_id: format!("{topic}/{}/{}", log.topic_id(topic), topic_partition.partition),
+            app_id: app_id(log, topic_partition),
             base: None,
             next: Offset(0),
             start: Offset(0),
@@ -325,6 +324,12 @@ impl Stored {
 }
 
 /// Shared by the readers of a process.
+/// Name under which a table knows a partition of this log.
+pub(crate) fn app_id(log: &dyn LogReader, topic_partition: TopicPartition) -> String {
+    let TopicPartition { topic, partition } = topic_partition;
+    format!("{topic}/{}/{partition}", log.topic_id(topic))
+}
+
 pub(crate) fn readers(log: &Arc<dyn LogReader>, topic: events::Topic, dedup: DedupSettings) -> Vec<PartitionReader> {
     log.register(READER, topic);
     let partitions = log.partitions(topic);

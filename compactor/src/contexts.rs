@@ -16,14 +16,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use events::{ContextState, Offset, Topic, TopicPartition};
+use events::{ContextState, ErasedContexts, Offset, Topic, TopicPartition};
 use futures::stream::BoxStream;
 use futures::{StreamExt, TryStreamExt};
 use object_store::path::Path;
 use parquet::arrow::ParquetRecordBatchStreamBuilder;
-use runtime::{Runtime, Telemetry};
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use runtime::{Runtime, Telemetry, UnixMicros};
 
 use crate::commit::{Change, NewFiles};
+use crate::erase::{EraseSettings, ErasedRows, Searched, StateEraser, done_so_far, is_concerned, replace};
 use crate::metrics::Metrics;
 use crate::read::ObjectReader;
 use crate::retention::{sweep, vacuum};
@@ -33,8 +35,8 @@ use crate::table::actions::PartitionValues;
 use crate::table::checkpoint::checkpoint_if_due;
 use crate::table::state::TableState;
 use crate::table::store::Storage;
-use crate::write::{DataFile, Effort, RollingWriter, discard, remove};
-use crate::{Compactor, Config, Error, Result, StorageConfig};
+use crate::write::{DataFile, Effort, ROW_GROUP_RAW_BYTES, RollingWriter, discard, remove};
+use crate::{Compactor, Config, Error, Result, Steps, StorageConfig};
 use rows::{batch_of, states_of};
 
 /// Rows decoded at a time: a context has some hundred bytes, at worst megabytes.
@@ -194,6 +196,60 @@ impl ContextTable {
         Ok(())
     }
 
+    /// Takes all states of these contexts, and of combinations that they are a part of, out of the table. Not beside a write:
+    /// one that begins before is refused afterwards. `since`: when the erasure `id` began.
+    ///
+    /// # Errors
+    /// `Fenced`, `FileGone` (kind `Retry`) if somebody else changed a partition meanwhile; the others are done.
+    pub async fn erase(&self, id: &str, contexts: &ErasedContexts, since: UnixMicros) -> Result<ErasedRows> {
+        let eraser = StateEraser(contexts);
+        self.table.refresh().await?;
+        let (files, foreign): (Vec<(u32, Searched)>, u64) = {
+            let state = self.table.state().await;
+            let own = state.files.iter().filter(|(_, file)| file.plain).filter_map(|(path, file)| {
+                let partition = partition_of(&file.partition)?;
+                let file =
+                    Searched { path: Arc::clone(path), partition: Arc::clone(&file.partition), bytes: file.bytes };
+                Some((partition, file))
+            });
+            (own.collect(), state.files.values().filter(|file| !file.plain).count() as u64)
+        };
+        let searched = files.len() as u64;
+        let mut concerned: BTreeMap<u32, Vec<Searched>> = BTreeMap::new();
+        for (partition, file) in files {
+            if is_concerned(&self.table, &file, &eraser).await? {
+                concerned.entry(partition).or_default().push(file);
+            }
+        }
+        for (partition, files) in concerned {
+            self.erase_from(id, &eraser, partition, &files).await?;
+        }
+        let done = done_so_far(&self.table, id, since.as_millis()).await?;
+        Ok(ErasedRows { searched_files: searched, foreign_files: foreign, ..done })
+    }
+
+    /// Rows keep their sequence: what they say is as old as before.
+    async fn erase_from(&self, id: &str, eraser: &StateEraser<'_>, partition: u32, files: &[Searched]) -> Result<()> {
+        let (app, table) = (sequence_app(partition), self.table.spec.name);
+        let expected = self.table.state().await.txns.get(&app).copied().unwrap_or(0);
+        let topic_partition = TopicPartition::new(Topic::Contexts, partition);
+        let txns = vec![(app.clone(), expected + 1)];
+        let guard = |state: &TableState| {
+            let found = state.txns.get(&app).copied().unwrap_or(0);
+            if found != expected {
+                let (start, stored) = (Offset(expected), Offset(found));
+                return Err(Error::Fenced { table, topic_partition, start, stored });
+            }
+            match files.iter().find(|file| !state.files.contains_key(&file.path)) {
+                None => Ok(()),
+                Some(file) => Err(Error::FileGone { table, path: file.path.to_string() }),
+            }
+        };
+        let target_bytes = self.target_file_bytes;
+        let settings = EraseSettings { target_bytes, row_group_bytes: ROW_GROUP_RAW_BYTES };
+        replace(&self.table, id, eraser, settings, files, txns, &guard, &Steps::default()).await
+    }
+
     async fn commit(&self, change: &ContextChange, files: &[DataFile]) -> Result<()> {
         let now = self.table.now_millis();
         let removes = match change.is_base {
@@ -272,8 +328,11 @@ async fn read_file(
     let path = Path::from(path);
     let failed = |path: Path| move |error| Error::parquet(&path, error);
     let reader = ObjectReader::new(table.store.objects(), path.clone(), bytes);
-    let builder = ParquetRecordBatchStreamBuilder::new(reader).await.map_err(failed(path.clone()))?;
-    let batches = builder.with_batch_size(READ_ROWS).build().map_err(failed(path.clone()))?;
+    // Another writer that rewrote rows may have noted types of its own, such as views of text.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchStreamBuilder::new_with_options(reader, options).await;
+    let batches =
+        builder.map_err(failed(path.clone()))?.with_batch_size(READ_ROWS).build().map_err(failed(path.clone()))?;
     let name = table.spec.name;
     Ok(batches.map_err(failed(path)).and_then(move |batch| async move {
         let unreadable = |column: &str| Error::Table { table: name, what: format!("column {column} cannot be read") };

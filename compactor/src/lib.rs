@@ -3,7 +3,8 @@
 //! The walk of a record through the modules: `consume` reads it from where the table stands and `dedup`
 //! drops repeated payloads; `expand` turns frames into sorted rows; `encode` makes column chunks and `write` Parquet files of them; `commit`
 //! makes files and offsets visible together; `land` is the loop around these. Beside it, `upkeep` merges small
-//! files, writes checkpoints, drops what is too old and keeps the `ledger`. `views` is for those who query.
+//! files, writes checkpoints, drops what is too old and keeps the `ledger`; `erase` takes contexts out. `views` is for
+//! those who query.
 //!
 //! The table is the only authority: where to read on, what was seen, which files count. This process may die anywhere, or
 //! wake up after another one took over, and nothing is lost or doubled.
@@ -19,6 +20,7 @@ mod consume;
 mod contexts;
 mod dedup;
 mod encode;
+mod erase;
 mod expand;
 #[cfg(test)]
 mod fixtures;
@@ -40,18 +42,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventlog::{Assignment, LogReader};
-use events::Topic;
+use events::{ErasedContexts, Offset, Topic, TopicPartition};
 use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::{Mutex, Notify};
 
 pub use config::{Config, StorageConfig};
 pub use contexts::{ContextBatch, ContextChange, ContextPosition, ContextTable};
+pub use erase::ErasedRows;
 pub use error::{Error, Result};
 pub use status::Status;
 pub use table::store::Storage;
 pub use views::{VIEWS, sql_context, sql_context_on};
 
-use consume::DedupSettings;
+use consume::{DedupSettings, app_id};
+use erase::{EraseSettings, EventEraser, erase_all};
 use land::{LandContext, LandSettings, Lander};
 use merge::MergeSettings;
 use metrics::Metrics;
@@ -75,6 +79,11 @@ const LAST_LEDGER_MAX: Duration = Duration::from_secs(2);
 /// The stage. Share it in an `Arc`: one task runs it, others ask for its status.
 pub struct Compactor {
     work: Mutex<Work>,
+    /// Beside the work: erasing waits for nothing that runs until the end.
+    events: Arc<Table>,
+    log: Arc<dyn LogReader>,
+    erase: EraseSettings,
+    steps: Steps,
     status: StatusBoard,
     metrics: Metrics,
     runtime: Runtime,
@@ -126,7 +135,7 @@ impl Compactor {
         let context = LandContext {
             dead_letters: Arc::clone(&dead_letters),
             settings: land_settings(config, log.as_ref()),
-            log,
+            log: Arc::clone(&log),
             runtime: runtime.clone(),
             metrics: metrics.clone(),
             status: status.clone(),
@@ -145,6 +154,8 @@ impl Compactor {
             retention: config.retention.get(),
             vacuum_age: config.vacuum_age.get(),
         };
+        let erase = EraseSettings { target_bytes: merge.target_bytes, row_group_bytes: shares.merge_row_group_bytes };
+        let events_table = Arc::clone(&events);
         let sources = vec![Arc::clone(&events), Arc::clone(&dead_letters)];
         let mut events = Lander::new(Topic::Events, events, context.clone());
         let mut dead_letters = Lander::new(Topic::DeadLetters, dead_letters, context);
@@ -155,9 +166,30 @@ impl Compactor {
         let work = Work {
             events,
             dead_letters,
-            upkeep: Upkeep::new(sources, ledger, settings, runtime.clone(), landed, steps),
+            upkeep: Upkeep::new(sources, ledger, settings, runtime.clone(), landed, steps.clone()),
         };
-        Ok(Self { work: Mutex::new(work), status, metrics, runtime })
+        Ok(Self { work: Mutex::new(work), events: events_table, log, erase, steps, status, metrics, runtime })
+    }
+
+    /// Takes what names these contexts out of the rows of `events` that were received up to the time of the erasure. Rows
+    /// that are in the log still are not reached: see [`Self::has_landed`]. `since`: when the erasure `id` began.
+    ///
+    /// # Errors
+    /// Kind `Retry` for what passes by itself; what was done until then is done.
+    pub async fn erase(&self, id: &str, contexts: &ErasedContexts, since: UnixMicros) -> Result<ErasedRows> {
+        erase_all(&self.events, id, &EventEraser(contexts), self.erase, since.as_millis(), &self.steps).await
+    }
+
+    /// Whether the table `events` has all rows before these offsets, one per partition of the topic.
+    ///
+    /// # Errors
+    /// `Store` (kind `Retry`).
+    pub async fn has_landed(&self, ends: &[Offset]) -> Result<bool> {
+        self.events.refresh().await?;
+        let state = self.events.state().await;
+        let app_id = |partition| app_id(self.log.as_ref(), TopicPartition::new(Topic::Events, partition));
+        let landed = |partition| state.txns.get(&app_id(partition)).copied().unwrap_or_default();
+        Ok((0..).zip(ends).all(|(partition, end)| landed(partition) >= end.0))
     }
 
     /// Works only on the partitions that `assignment` holds; who holds the first one of `events` does the upkeep too.
@@ -218,6 +250,8 @@ pub enum Step {
     Committed,
     MergeWritten,
     MergeCommitted,
+    EraseWritten,
+    EraseCommitted,
 }
 
 /// Lets a test stop the stage at a [`Step`]; in the program nothing stops.
@@ -238,6 +272,8 @@ impl Steps {
                 Step::Committed => "committed",
                 Step::MergeWritten => "merge written",
                 Step::MergeCommitted => "merge committed",
+                Step::EraseWritten => "erase written",
+                Step::EraseCommitted => "erase committed",
             })),
             _ => Ok(()),
         }

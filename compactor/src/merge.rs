@@ -8,7 +8,7 @@
 
 mod execute;
 
-pub(crate) use execute::execute;
+pub(crate) use execute::{Checksum, execute, read_back, reading_schema};
 
 /// A row group as stored, as large as it usually is.
 const ROW_GROUP_BYTES: u64 = 4 << 20;

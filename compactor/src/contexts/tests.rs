@@ -101,3 +101,34 @@ async fn failing_states_change_nothing() {
     assert!(matches!(failed, Err(Error::Stopped("here"))));
     assert_eq!(table.position(1, TOPIC).await.unwrap(), ContextPosition::default());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn erased_states_go_from_all_partitions() {
+    let world = World::local();
+    let table = open(&world).await;
+    let multi = |key: &str| ContextState { kind: "multi".into(), ..state(key, "unknown") };
+    let elsewhere = ContextState { environment: "test".into(), ..state("a", "gold") };
+    write(&table, 0, 10, true, &[state("a", "gold"), state("b", "gold"), multi("org:o:user:a"), elsewhere.clone()])
+        .await
+        .unwrap();
+    write(&table, 1, 20, false, &[state("a", "silver")]).await.unwrap();
+    let change = ContextChange { partition: 0, topic_id: TOPIC.into(), sequence: 0, next: 5, is_base: true };
+    let one: Vec<std::result::Result<_, Error>> = vec![Ok(vec![multi("device:d:user:a"), multi("device:d:org:o")])];
+    table.write(&change, futures::stream::iter(one).boxed()).await.unwrap();
+
+    let environment = events::Environment::new("shop", "prod");
+    let erased = ErasedContexts::new(environment, i64::MAX, [("user".to_owned(), "a".to_owned())]);
+    let began = world.runtime.clock.now();
+    let done = table.erase("id", &erased, began).await.unwrap();
+    assert_eq!((done.searched_files, done.files, done.rows), (3, 3, 4));
+    assert_eq!(read(&table, 1).await, [(state("b", "gold"), false), (elsewhere.clone(), false)]);
+    assert_eq!(read(&table, 0).await, [(multi("device:d:org:o"), false)]);
+    // A write that was prepared before does not bring them back.
+    let late = write(&table, 2, 30, false, &[state("a", "late")]).await;
+    assert!(matches!(late, Err(Error::Fenced { .. })), "{late:?}");
+    let position = table.position(1, TOPIC).await.unwrap();
+    assert_eq!((position.next, position.sequence), (Some(20), 3));
+    write(&table, 3, 30, false, &[state("c", "gold")]).await.unwrap();
+    let again = table.erase("id", &erased, began).await.unwrap();
+    assert_eq!((again.files, again.rows, again.version_after), (done.files, done.rows, done.version_after));
+}

@@ -65,13 +65,13 @@ pub(crate) async fn execute(
 
 /// Number of rows and sum of their key hashes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Checksum {
-    rows: u64,
-    keys: u64,
+pub(crate) struct Checksum {
+    pub rows: u64,
+    pub keys: u64,
 }
 
 impl Checksum {
-    fn add(&mut self, spec: &TableSpec, batch: &RecordBatch) -> Result<()> {
+    pub fn add(&mut self, spec: &TableSpec, batch: &RecordBatch) -> Result<()> {
         self.rows += batch.num_rows() as u64;
         self.keys = self.keys.wrapping_add(key_sum(spec, batch)?);
         Ok(())
@@ -127,7 +127,7 @@ async fn live_files(table: &Table, paths: &[String]) -> Result<Vec<(String, u64)
 }
 
 /// Key columns of the written files, through the store.
-async fn read_back(table: &Table, files: &[DataFile]) -> Result<Checksum> {
+pub(crate) async fn read_back(table: &Table, files: &[DataFile]) -> Result<Checksum> {
     let mut sum = Checksum::default();
     for file in files {
         let path = Path::from(file.path.as_str());
@@ -145,7 +145,7 @@ async fn read_back(table: &Table, files: &[DataFile]) -> Result<Checksum> {
 }
 
 /// Text as views: the values of a dictionary page are then shared, not copied, from input to output.
-fn reading_schema(spec: &TableSpec) -> SchemaRef {
+pub(crate) fn reading_schema(spec: &TableSpec) -> SchemaRef {
     let fields: Vec<Field> = spec
         .file_columns()
         .map(|column| {
