@@ -271,6 +271,7 @@ impl Pipeline {
             kinds_file: Some(settings.data_dir.join("context-kinds.json")),
             rate_limits: settings.api_rate_limit,
             log: Some(self.log.writer()),
+            erasures: None,
         }
     }
 }

@@ -3,12 +3,13 @@
 //! In: any request under `/api/v2`. Out: JSON, errors too; wishes to forget go into the log.
 //! Promise: 401 before anything about the data is told; one table turns errors into answers.
 //! Not here: the listener, its time-outs and the rest of its paths.
-//! Source: context-search-api sections 2 to 9; the export is ours.
+//! Source: context-search-api sections 2 to 9; the export and erasures are ours.
 
 mod access;
 mod answers;
 mod attributes;
 mod contexts;
+mod erasures;
 mod export;
 mod instances;
 mod kinds;
@@ -31,7 +32,8 @@ use http::{HeaderMap, Method, StatusCode};
 use tokio::sync::Semaphore;
 
 pub use access::{ApiAccess, ApiToken, Generation, Role};
-pub(crate) use answers::rfc3339;
+pub use answers::rfc3339;
+pub use erasures::{AskedErasure, ErasureRefusal, ErasureSubject, Erasures, ID_PREFIX};
 pub use rates::RateLimits;
 
 use crate::Indexer;
@@ -153,6 +155,7 @@ struct Call<'a> {
     /// Path as sent, for links.
     path: &'a str,
     query: &'a str,
+    role: Role,
 }
 
 impl Api {
@@ -167,7 +170,8 @@ impl Api {
             return Ok(Answer::json(OPEN_API));
         }
         let role = self.access.role_of(&parts.headers).ok_or_else(Problem::unauthorized)?;
-        if matches!(method, Method::PUT | Method::DELETE | Method::PATCH) && role == Role::Reader {
+        let is_erasure = method == Method::POST && matches!(&matched, Ok(Some(Matched { route: Route::Erasures, .. })));
+        if (is_erasure || matches!(method, Method::PUT | Method::DELETE | Method::PATCH)) && role == Role::Reader {
             return Err(Problem::forbidden());
         }
         if let Some(version) = parts.headers.get("ld-api-version")
@@ -193,7 +197,7 @@ impl Api {
         }
         let query = parts.uri.query().unwrap_or_default();
         match environment {
-            Some(environment) => self.serve(&Call { environment, path, query }, &matched, &method, body).await,
+            Some(environment) => self.serve(&Call { environment, path, query, role }, &matched, &method, body).await,
             None if matched.route == Route::Kinds => self.context_kinds(matched.place(0), path, query).await,
             None => self.upsert_kind(matched.place(0), matched.place(1), &read_body(body, BODY_BYTES_MAX).await?),
         }
@@ -219,6 +223,8 @@ impl Api {
             Route::ContextSearch => self.search(call, &body).await,
             Route::Context => self.versions(call, named.to_owned(), matched.place(3).to_owned()).await,
             Route::ContextExport => self.export(call, &body).await,
+            Route::Erasures => self.erasures(call, method, &body).await,
+            Route::Erasure => self.erasure(call, named),
             Route::InstanceSearch => self.search_instances(call, &body).await,
             Route::Instance if is_delete => self.delete_instance(call, named).await,
             Route::Instance => self.instance(call, named).await,

@@ -28,6 +28,12 @@ pub enum Error {
     Table { action: &'static str, source: Box<dyn std::error::Error + Send + Sync> },
     #[error("{action} {path} failed: {source}")]
     Snapshot { action: &'static str, path: String, source: Box<object_store::Error> },
+    #[error("searches still read files of merged segments of partition {partition}")]
+    StillRead { partition: u32 },
+    #[error("the copies of partition {partition} belong to another process")]
+    NotOurs { partition: u32 },
+    #[error("{action} is switched off in this process")]
+    SwitchedOff { action: &'static str },
     #[error("{action} panicked")]
     Panicked { action: &'static str },
     #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
@@ -50,9 +56,13 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Filter(_) => ErrorKind::Reject,
-            Self::NotOpen { .. } | Self::Table { .. } | Self::Snapshot { .. } => ErrorKind::Retry,
+            Self::NotOpen { .. }
+            | Self::StillRead { .. }
+            | Self::NotOurs { .. }
+            | Self::Table { .. }
+            | Self::Snapshot { .. } => ErrorKind::Retry,
             Self::TooBroad { .. } => ErrorKind::Overloaded,
-            Self::Locked { .. } => ErrorKind::Fatal,
+            Self::Locked { .. } | Self::SwitchedOff { .. } => ErrorKind::Fatal,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Panicked { .. } => ErrorKind::Fatal,
             Self::Io { source, .. } => io_kind(source),

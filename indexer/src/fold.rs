@@ -31,6 +31,8 @@ pub struct Sighting<'a> {
     pub context: Option<&'a str>,
     /// Microseconds.
     pub seen_at: i64,
+    /// By our clock, microseconds.
+    pub received_at: i64,
     /// Empty if unknown.
     pub application: &'a str,
     /// Whether the context was not part of a combination.
@@ -321,6 +323,12 @@ impl SeenLately {
         (lately.seen.content == content).then_some(lately.sent_at)
     }
 
+    /// Forgets what is known of a context, as it is not stored any more.
+    pub fn forget(&mut self, identity: u64) {
+        self.young.remove(&identity);
+        self.old.remove(&identity);
+    }
+
     fn insert(&mut self, identity: u64, lately: Lately) {
         if self.young.len() >= self.entries_max / 2 && !self.young.contains_key(&identity) {
             self.old = std::mem::take(&mut self.young);
@@ -348,6 +356,7 @@ mod tests {
             anonymous: false,
             context,
             seen_at,
+            received_at: seen_at,
             application,
             is_alone: true,
             anonymous_kinds: "",

@@ -25,22 +25,24 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tantivy::collector::Count;
 use tantivy::directory::error::LockError;
 use tantivy::directory::{Directory as _, INDEX_WRITER_LOCK, MmapDirectory};
-use tantivy::index::{SegmentComponent, SegmentMeta};
-use tantivy::indexer::{IndexWriterOptions, LogMergePolicy};
-use tantivy::query::RangeQuery;
+use tantivy::index::{SegmentComponent, SegmentId, SegmentMeta};
+use tantivy::indexer::{IndexWriterOptions, LogMergePolicy, NoMergePolicy};
+use tantivy::query::{RangeQuery, TermQuery};
 use tantivy::schema::{BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, Value as _};
 use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::{
-    DocAddress, DocId, DocSet, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher, SegmentReader,
-    TERMINATED, TantivyDocument, TantivyError, Term,
+    DocAddress, DocId, DocSet, FutureResult, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher,
+    SegmentReader, TERMINATED, TantivyDocument, TantivyError, Term,
 };
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::config::ShardBudget;
 use crate::fold::Seen;
 use crate::record::ContextRecord;
+use crate::shard::MergeScope;
 use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
@@ -57,6 +59,8 @@ const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Term of documents that are no listed contexts, so that they can be counted out.
 pub const UNLISTED: &[u8] = b"unlisted";
+/// Term of documents that say what is erased: where it is missing, nothing needs to be asked of any context.
+const ERASURES: &[u8] = b"erasures";
 
 /// What a commit covers; its payload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -153,6 +157,51 @@ impl ShardReader {
         let seen = seen_columns(segment, address.doc_id).map_err(Error::index("read columns of a context"))?;
         let record = if is_enough(&seen) { None } else { Some(self.record(&searcher, address)?) };
         Ok(Some((seen, record)))
+    }
+
+    /// Whether any context is erased.
+    pub fn has_erasures(&self) -> bool {
+        self.has_term(&self.searcher(), ERASURES)
+    }
+
+    /// When the state with this identity was last seen, microseconds.
+    pub fn last_seen_of(&self, identity: &[u8]) -> Result<Option<i64>> {
+        let searcher = self.reader.searcher();
+        let Some(address) = self.locate(&searcher, identity).map_err(Error::index("look up a state"))? else {
+            return Ok(None);
+        };
+        let columns = searcher.segment_reader(address.segment_ord).fast_fields();
+        let last_seen = columns.i64(LAST_SEEN).map_err(Error::index("read columns of a state"))?;
+        Ok(last_seen.first(address.doc_id))
+    }
+
+    /// How many states have a term.
+    pub fn count_with(&self, searcher: &Searcher, term: &[u8]) -> Result<u64> {
+        let query = TermQuery::new(Term::from_field_bytes(self.fields.terms, term), IndexRecordOption::Basic);
+        searcher.search(&query, &Count).map(|count| count as u64).map_err(Error::index("count states"))
+    }
+
+    /// All states that have a term.
+    pub fn for_each_with(&self, searcher: &Searcher, term: &[u8], mut visit: impl FnMut(ContextRecord)) -> Result<()> {
+        let term = Term::from_field_bytes(self.fields.terms, term);
+        for (segment_ord, segment) in searcher.segment_readers().iter().enumerate() {
+            let failed = || Error::index("read a posting list");
+            let index = segment.inverted_index(self.fields.terms).map_err(failed())?;
+            let postings = index.read_postings(&term, IndexRecordOption::Basic);
+            let Some(mut postings) = postings.map_err(|error| failed()(error.into()))? else { continue };
+            while postings.doc() != TERMINATED {
+                if !segment.is_deleted(postings.doc()) {
+                    visit(self.record(searcher, DocAddress::new(segment_ord as u32, postings.doc()))?);
+                }
+                postings.advance();
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees the last commit, and what was merged since.
+    pub fn reload(&self) -> Result<()> {
+        self.reader.reload().map_err(Error::index("read the newest commit"))
     }
 
     fn locate(&self, searcher: &Searcher, identity: &[u8]) -> tantivy::Result<Option<DocAddress>> {
@@ -255,6 +304,14 @@ pub struct ShardWriter {
     writer: IndexWriter,
     reader: ShardReader,
     index: Index,
+}
+
+/// A merge that was begun.
+pub struct MergeUnderWay {
+    pub ended: FutureResult<Option<SegmentMeta>>,
+    pub segments: usize,
+    /// Documents that were removed from these segments before.
+    pub removed_documents: u64,
 }
 
 /// A shard as found or made.
@@ -374,17 +431,15 @@ impl ShardWriter {
             error => Error::Index { action: "open the index for writing", source: error },
         })?;
         remove_leftovers(path, &index)?;
-        let mut merge_policy = LogMergePolicy::default();
-        // A context seen again replaces its document: let no segment be more than a third dead.
-        merge_policy.set_del_docs_ratio_before_merge(0.3);
-        writer.set_merge_policy(Box::new(merge_policy));
         let reader = index
             .reader_builder()
             .reload_policy(ReloadPolicy::Manual)
             .doc_store_cache_num_blocks(64)
             .try_into()
             .map_err(Error::index("open the index for reading"))?;
-        Ok(Self { path: path.to_owned(), writer, reader: ShardReader { reader, fields }, index })
+        let opened = Self { path: path.to_owned(), writer, reader: ShardReader { reader, fields }, index };
+        opened.merge_by_policy();
+        Ok(opened)
     }
 
     pub fn reader(&self) -> &ShardReader {
@@ -403,7 +458,7 @@ impl ShardWriter {
     /// Writes a state with the next commit. `is_stored`: an older state of it is in the index.
     pub fn put(&self, environment: &EnvironmentPrefix, record: &ContextRecord, is_stored: bool) -> Result<()> {
         let fields = self.reader.fields;
-        let identity = environment.identity(&record.kind, &record.key);
+        let identity = record.identity(environment);
         let mut document = TantivyDocument::default();
         if is_stored {
             self.writer.delete_term(Term::from_field_bytes(fields.terms, &identity));
@@ -411,6 +466,8 @@ impl ShardWriter {
         let applications = record.applications.iter().map(|(name, _)| name.as_str());
         let (kind, key) = (record.kind.as_str(), record.key.as_str());
         let terms = match record.is_listed() {
+            false if record.is_erasure() => vec![identity, ERASURES.to_vec()],
+            false if record.is_instance() => terms::of_deleted_instance(environment, kind, key),
             false => vec![identity],
             true if record.is_instance() => terms::of_instance(environment, kind, key, applications),
             true => terms::of_context(environment, kind, key, &record.parsed(), applications),
@@ -432,6 +489,11 @@ impl ShardWriter {
         document.add_bytes(fields.record, &record.to_bytes());
         self.writer.add_document(document).map_err(Error::index("add a context"))?;
         Ok(())
+    }
+
+    /// Removes the states that have a term with the next commit, as far as they were put before.
+    pub fn remove_with(&self, term: &[u8]) {
+        self.writer.delete_term(Term::from_field_bytes(self.reader.fields.terms, term));
     }
 
     /// Removes contexts last seen before `cutoff` with the next commit. Returns whether there may be any.
@@ -460,6 +522,40 @@ impl ShardWriter {
         prepared.set_payload(&payload);
         prepared.commit().map_err(Error::index("commit"))?;
         self.reader.reader.reload().map_err(Error::index("read back a commit"))
+    }
+
+    /// Begins to merge segments of the last commit; none if there is nothing to merge. No other merge begins until
+    /// [`Self::merge_by_policy`].
+    pub fn begin_merge(&mut self, scope: MergeScope) -> Result<Option<MergeUnderWay>> {
+        self.writer.set_merge_policy(Box::new(NoMergePolicy));
+        let meta = self.index.load_metas().map_err(Error::index("read the index's metadata"))?;
+        let is_wanted = |segment: &&SegmentMeta| scope == MergeScope::All || segment.has_deletes();
+        let wanted: Vec<&SegmentMeta> = meta.segments.iter().filter(is_wanted).collect();
+        let is_one = |segments: &[&SegmentMeta]| matches!(segments, [only] if !only.has_deletes());
+        if wanted.is_empty() || is_one(&wanted) {
+            return Ok(None);
+        }
+        let ids: Vec<SegmentId> = wanted.iter().map(|segment| segment.id()).collect();
+        let removed_documents = wanted.iter().map(|segment| u64::from(segment.num_deleted_docs())).sum();
+        Ok(Some(MergeUnderWay { ended: self.writer.merge(&ids), segments: ids.len(), removed_documents }))
+    }
+
+    /// Lets segments merge by their sizes and by how much of them is dead.
+    pub fn merge_by_policy(&self) {
+        let mut merge_policy = LogMergePolicy::default();
+        // A context seen again replaces its document: let no segment be more than a third dead.
+        merge_policy.set_del_docs_ratio_before_merge(0.3);
+        self.writer.set_merge_policy(Box::new(merge_policy));
+    }
+
+    /// Removes files that the last commit does not name. Returns whether none is left; readers of earlier commits keep some.
+    pub fn remove_unnamed_files(&self) -> Result<bool> {
+        self.writer.garbage_collect_files().wait().map_err(Error::index("remove files of merged segments"))?;
+        let meta = self.index.load_metas().map_err(Error::index("read the index's metadata"))?;
+        let named: HashSet<PathBuf> = meta.segments.iter().flat_map(files_of).collect();
+        let entries = std::fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
+        let is_left = |name: &OsStr| name.to_str().is_some_and(is_of_a_segment) && !named.contains(Path::new(name));
+        Ok(!entries.filter_map(|entry| Some(entry.ok()?.file_name())).any(|name| is_left(&name)))
     }
 
     /// Whether the directory is still what this writer opened.

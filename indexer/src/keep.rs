@@ -11,6 +11,8 @@
 //! Keeping only events' own rows (table `events`) was the other choice: it names every context too, but a rebuild would
 //! read thirty days of events, and could not tell an attribute that was held back from one that was taken away.
 
+mod erase;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -32,6 +34,7 @@ use crate::shard::Shard;
 use crate::table::{StateTable, States, TableChange, TablePosition};
 use crate::terms::EnvironmentPrefix;
 use crate::{Error, Result, blocking};
+pub use erase::EraseOrder;
 
 /// Name under which the log knows this reader.
 pub const READER: &str = "contexts-table";
@@ -58,15 +61,16 @@ pub struct Keeper {
     pub runtime: Runtime,
     pub interval: Duration,
     pub metrics: Metrics,
+    pub orders: mpsc::Receiver<EraseOrder>,
 }
 
 impl Keeper {
     /// Writes once per interval until shutdown begins. What is not written then is found in the log after the next start.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         let mut has_failed = false;
         while !shutdown.has_begun() {
             tokio::select! {
-                () = self.runtime.clock.wait(self.interval) => {}
+                () = self.pause() => {}
                 () = shutdown.begun() => return,
             }
             let kept = tokio::select! {
@@ -81,6 +85,21 @@ impl Keeper {
                 Err(error) => {
                     has_failed = true;
                     tracing::warn!(%error, "states of contexts could not be written to the table, trying again");
+                }
+            }
+        }
+    }
+
+    /// Waits for the next round, and erases meanwhile what is asked for.
+    async fn pause(&mut self) {
+        let clock = self.runtime.clock.clone();
+        let mut pause = std::pin::pin!(clock.wait(self.interval));
+        loop {
+            tokio::select! {
+                () = &mut pause => return,
+                Some(order) = self.orders.recv() => {
+                    // Who asked may have gone.
+                    let _ = order.answer.send(self.erase(&order.id, &order.contexts).await);
                 }
             }
         }
@@ -183,7 +202,7 @@ impl Touched {
         let text = |column: usize| rows.column(column).as_string::<i32>();
         let (projects, environments, kinds, keys) = (text(0), text(1), text(2), text(3));
         let seen_at = rows.column(6).as_primitive::<TimestampMicrosecondType>();
-        let (instances, wishes) = (text(9), rows.column(11).as_boolean());
+        let (instances, wishes, erased) = (text(9), rows.column(11).as_boolean(), rows.column(12).as_boolean());
         let mut last: Option<(&str, &str, EnvironmentPrefix)> = None;
         for row in 0..rows.num_rows() {
             let (project, key) = (projects.value(row), environments.value(row));
@@ -196,6 +215,10 @@ impl Touched {
             let is_wish = wishes.is_valid(row) && wishes.value(row);
             let at = if is_wish { i64::MIN } else { seen_at.value(row) };
             let (kind, key) = (kinds.value(row), keys.value(row));
+            if erased.is_valid(row) && erased.value(row) {
+                self.touch(prefix.erased(prefix.erased_hash(kind, key)), at);
+                continue;
+            }
             self.touch(prefix.identity(kind, key), at);
             if instances.is_valid(row) && after_first_part(instances.value(row), kind, key).is_some() {
                 self.touch(prefix.identity(INSTANCE_KIND, instances.value(row)), at);

@@ -11,7 +11,8 @@
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
 //! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `matches`, `ranked` and `lookup` for what needs all
 //! matches at once; `keep` and `shard::seed` for what outlives the log, `snapshot` and `shard::restore` for what outlives
-//! the machine; `holding` where shards are divided among processes.
+//! the machine; `holding` where shards are divided among processes; `erase` and
+//! `shard::erase` for what nothing must outlive.
 //! Must not know: how sightings get into the log, and what else is served on the listener.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -40,6 +41,7 @@ pub mod filter;
 mod query;
 mod scan;
 
+mod erase;
 mod export;
 mod instances;
 mod lookup;
@@ -62,9 +64,11 @@ use eventlog::{Assignment, LogReader};
 use events::Topic;
 use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown, UnixMicros};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use config::{Config, Snapshots};
+pub use erase::ContextName;
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
 pub use instances::{FoundInstance, InstancePage};
@@ -74,8 +78,9 @@ pub use lookup::{NameWeight, Names, Weight};
 pub use page::{Place, Sort};
 pub use ranked::{AttributeSort, BestMatch, Ranking};
 pub use search::{FoundContext, SearchPage, SearchRequest};
-pub use snapshot::SnapshotStore;
-pub use wish::Wish;
+pub use shard::{MergeScope, Merged};
+pub use snapshot::{RenewedCopies, SnapshotStore};
+pub use wish::{Wish, append_erasures};
 
 /// Name under which the log's retention waits for this stage.
 pub const LOG_READER: &str = shard::READER;
@@ -83,11 +88,12 @@ pub const LOG_READER: &str = shard::READER;
 pub const TABLE_READER: &str = keep::READER;
 
 use holding::Holding;
+use keep::EraseOrder;
 use keep::Keeper;
 use lookup::tops::RememberedTops;
 use metrics::Metrics;
 use shard::{Shard, ShardTask, Surroundings};
-use snapshot::Snapshotter;
+use snapshot::{RenewOrder, Snapshotter};
 use table::StateTable;
 
 /// The index of all `contexts` partitions of this process.
@@ -98,6 +104,9 @@ pub struct Indexer {
     holding: Mutex<Option<Holding>>,
     keeper: Mutex<Option<Keeper>>,
     snapshotter: Mutex<Option<Snapshotter>>,
+    /// To the keeper and the snapshotter, if there are any.
+    erase_orders: Option<mpsc::Sender<EraseOrder>>,
+    copy_orders: Option<mpsc::Sender<RenewOrder>>,
     tops: RememberedTops,
     config: Config,
     runtime: Runtime,
@@ -208,7 +217,10 @@ impl Indexer {
             shards.push(shard);
         }
         let holding = assignment.map(|assignment| Holding { assignment, shards: shards.clone(), surroundings });
+        let (erase_orders, orders) = mpsc::channel(1);
+        let erase_orders = table.is_some().then_some(erase_orders);
         let keeper = table.map(|table| Keeper {
+            orders,
             shards: shards.clone(),
             table,
             log: Arc::clone(&log),
@@ -216,7 +228,10 @@ impl Indexer {
             interval: config.table_interval.get(),
             metrics: metrics.clone(),
         });
+        let (copy_orders, orders) = mpsc::channel(1);
+        let copy_orders = snapshots.is_some().then_some(copy_orders);
         let snapshotter = snapshots.map(|store| Snapshotter {
+            orders,
             shards: shards.clone(),
             store,
             log,
@@ -232,6 +247,8 @@ impl Indexer {
             holding,
             keeper,
             snapshotter,
+            erase_orders,
+            copy_orders,
             tops: RememberedTops::default(),
             config,
             runtime: runtime.clone(),

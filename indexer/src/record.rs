@@ -6,13 +6,15 @@
 //! An instance of several parts is a state of its own, of kind `multi` and with the canonical key as its key. A context that
 //! was seen alone is an instance too; that is noted in the state of the context, as a state of its own for each would make
 //! the index half as large again. What was deleted is kept as a state that no application has seen, so that the table of
-//! states learns of it, until retention removes it.
+//! states learns of it, until retention removes it. What was erased leaves a state of kind [`ERASED_KIND`] with a hash for a
+//! key, which holds off whatever was received before and comes late.
 
-use events::ContextState;
+use events::{ContextState, Environment};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use serde_json::{Map, Value};
+use serde_json::value::{RawValue, to_raw_value};
+use serde_json::{Map, Value, json};
 
+use crate::terms::EnvironmentPrefix;
 use crate::{Error, Result};
 
 /// Applications remembered per context; beyond, the one seen longest ago is forgotten.
@@ -20,6 +22,8 @@ pub const APPLICATIONS_MAX: usize = 16;
 
 /// Kind of the states of instances of several parts: no context can have it.
 pub const INSTANCE_KIND: &str = "multi";
+/// Kind of the states that say until when a context is erased: no context can have it.
+pub const ERASED_KIND: &str = "!erased";
 /// In the table, where a context has only one list of applications, names with this before them stand for `alone`. No name
 /// that came with a request can hold a zero.
 const ALONE_MARK: &str = "alone\0";
@@ -50,6 +54,35 @@ pub struct ContextRecord {
 }
 
 impl ContextRecord {
+    /// Says that what was received of a context up to `until` is erased. Looks deleted to whoever does not know the kind.
+    pub fn erasure(environment: &Environment, hash: u128, until: i64) -> Self {
+        let key = format!("{hash:032x}");
+        let context = json!({ "kind": ERASED_KIND, "key": &key });
+        Self {
+            project: (*environment.project).to_owned(),
+            environment: (*environment.key).to_owned(),
+            kind: ERASED_KIND.to_owned(),
+            key,
+            context: to_raw_value(&context).expect("texts are written without fail"),
+            anonymous: false,
+            last_seen: until,
+            attributes_at: until,
+            content: 0,
+            applications: Vec::new(),
+            alone: Vec::new(),
+        }
+    }
+
+    pub fn is_erasure(&self) -> bool {
+        self.kind == ERASED_KIND
+    }
+
+    /// The term by which this state is found and replaced.
+    pub fn identity(&self, environment: &EnvironmentPrefix) -> Vec<u8> {
+        let hash = if self.is_erasure() { u128::from_str_radix(&self.key, 16).ok() } else { None };
+        hash.map_or_else(|| environment.identity(&self.kind, &self.key), |hash| environment.erased(hash))
+    }
+
     /// Whether this is a combination of several parts.
     pub fn is_instance(&self) -> bool {
         self.kind == INSTANCE_KIND

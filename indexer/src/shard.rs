@@ -7,6 +7,10 @@
 //! else in the process notices but searches, which lack its contexts meanwhile.
 
 mod open_writer;
+
+mod erase;
+mod orders;
+
 mod restore;
 mod seed;
 
@@ -29,6 +33,8 @@ use crate::snapshot::SnapshotStore;
 use crate::table::StateTable;
 use crate::{Error, Result};
 use open_writer::OpenWriter;
+use orders::Orders;
+pub use orders::{MergeScope, Merged};
 
 /// Name under which the log knows this reader.
 pub const READER: &str = "indexer";
@@ -75,7 +81,9 @@ pub struct Shard {
     /// Files do not fit their checksums.
     is_damaged: AtomicBool,
     is_being_checked: AtomicBool,
-    /// Wakes the task for either.
+    /// What others want done with the writer.
+    orders: Orders,
+    /// Wakes the task for any of these.
     wake: Notify,
     /// Whether this process works on it.
     is_held: AtomicBool,
@@ -94,6 +102,7 @@ impl Shard {
             is_suspect: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
             is_being_checked: AtomicBool::new(false),
+            orders: Orders::default(),
             wake: Notify::new(),
             is_held: AtomicBool::new(true),
             turn: tokio::sync::Mutex::default(),
@@ -295,6 +304,9 @@ impl ShardTask {
         if self.needs_look_back {
             return self.look_back().await;
         }
+        if let Some(order) = self.shard.orders.take() {
+            return self.blocking(order).await;
+        }
         let (next, wait) = match self.open.as_ref().map(|open| (open.next, open.wait_max(&self.surroundings.config))) {
             Some((Some(next), wait)) => (next, wait),
             Some((None, wait)) => (self.surroundings.log.bounds(self.topic_partition()).await?.start.0, wait),
@@ -339,6 +351,7 @@ impl ShardTask {
             open.commit_if_due(surroundings)
         })
         .await?;
+        self.go_back_if_erased().await?;
         let bounds = self.surroundings.log.bounds(self.topic_partition()).await?;
         self.shard.progress.lock().end = bounds.end.0;
         Ok(())

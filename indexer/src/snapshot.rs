@@ -28,5 +28,5 @@ mod sweep;
 #[cfg(test)]
 mod tests;
 
-pub use publish::Snapshotter;
+pub use publish::{RenewOrder, RenewedCopies, Snapshotter};
 pub use store::SnapshotStore;

@@ -1,9 +1,10 @@
 //! What the index asks of a table of states: a place that keeps them longer than the log keeps sightings.
 //!
 //! The index knows no tables. Whoever composes the program hands one in as a [`StateTable`]; `keep` writes to it, and
-//! `shard::seed` reads from it when a shard has to be made again.
+//! `shard::seed` reads from it when a shard has to be made again. Everything that changes it goes through `keep`, one after
+//! the other.
 
-use events::ContextState;
+use events::{ContextState, ErasedContexts};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 
@@ -48,6 +49,19 @@ pub struct TableBatch {
     pub may_replace: bool,
 }
 
+/// What an erasure has done in the table.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ErasedStates {
+    /// Files that were searched.
+    pub searched_files: u64,
+    /// Files of other writers, which were not.
+    pub foreign_files: u64,
+    pub files: u64,
+    pub rows: u64,
+    pub version_before: u64,
+    pub version_after: u64,
+}
+
 /// States on their way into the table.
 pub type States = BoxStream<'static, Result<Vec<ContextState>>>;
 
@@ -67,4 +81,12 @@ pub trait StateTable: Send + Sync {
 
     /// Makes a change: all of it, together with the offset that it covers, or nothing.
     fn write(&self, change: TableChange, states: States) -> BoxFuture<'_, std::result::Result<(), TableError>>;
+
+    /// Takes out all states of these contexts and of combinations that they are a part of, however new, in all partitions.
+    /// Doing it again does no harm. `id`: names the erasure in what the table itself notes.
+    fn erase<'a>(
+        &'a self,
+        id: &'a str,
+        contexts: &'a ErasedContexts,
+    ) -> BoxFuture<'a, std::result::Result<ErasedStates, TableError>>;
 }

@@ -21,7 +21,8 @@
 //! | `I` | | the document is an instance of several parts; it has none of the above but `K` and `a` |
 //! | `n` | number of parts, 2 bytes | the instance has so many |
 //! | `j` | kind | the instance has a part of this kind |
-//! | `p` | kind, key | the instance has this part |
+//! | `p` | kind, key | the instance has this part; also of instances that are deleted |
+//! | `E` | 16 bytes of hash of the identity | the document says until when a context is erased |
 //!
 //! Texts end with `00 01`, or with `00 02`, 16 bytes of hash and `00 01` if they were cut; a zero byte within is `00 FF`.
 //! So a text's term begins with any shorter text's bytes, no text runs into what follows, and order is kept.
@@ -65,6 +66,7 @@ pub mod family {
     pub const PART_COUNT: u8 = b'n';
     pub const PART_KIND: u8 = b'j';
     pub const PART: u8 = b'p';
+    pub const ERASED: u8 = b'E';
 }
 
 /// Spans of time that have terms of their own, as powers of two of a second: 4.5 hours and 48 days. A range of times is
@@ -159,6 +161,18 @@ impl EnvironmentPrefix {
     /// The term that identifies a context: upserts delete by it.
     pub fn identity(&self, kind: &str, key: &str) -> Vec<u8> {
         self.family(family::IDENTITY).text(kind, NAME_BYTES_MAX).text(key, KEY_BYTES_MAX).0
+    }
+
+    /// Names an erased context by a hash, as nothing of its key may stay.
+    pub fn erased_hash(&self, kind: &str, key: &str) -> u128 {
+        xxh3_128(&self.identity(kind, key))
+    }
+
+    /// The term of what is known of an erased context.
+    pub fn erased(&self, hash: u128) -> Vec<u8> {
+        let mut term = self.family(family::ERASED).0;
+        term.extend_from_slice(&hash.to_be_bytes());
+        term
     }
 
     /// The term of contexts that were seen alone.
@@ -501,6 +515,13 @@ pub fn of_instance<'a>(
     terms.extend(parts.iter().map(|(kind, key)| environment.part(kind, key)));
     terms.extend(applications.map(|application| environment.application(application)));
     terms
+}
+
+/// The terms of an instance that is deleted: whoever erases one of its parts finds it too.
+pub fn of_deleted_instance(environment: &EnvironmentPrefix, kind: &str, canonical: &str) -> Vec<Vec<u8>> {
+    let parts = canonical_parts(canonical).unwrap_or_default();
+    let of_parts = parts.iter().map(|(kind, key)| environment.part(kind, key));
+    [environment.identity(kind, canonical)].into_iter().chain(of_parts).collect()
 }
 
 #[cfg(test)]

@@ -4,99 +4,20 @@
 
 mod common;
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use common::store::CopyStore;
+use common::table::FakeTable;
 use common::{Flow, PARTITIONS, SEARCH, Seen, ago, config, new_log, place, post, until, user, whole_answer};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
-use events::ContextState;
-use futures::future::BoxFuture;
-use futures::stream::BoxStream;
-use futures::{FutureExt, StreamExt, TryStreamExt};
 use http::StatusCode;
 use indexer::api::Generation;
-use indexer::table::{StateTable, States, TableBatch, TableChange, TableError, TablePosition};
+use indexer::table::StateTable;
 use indexer::{Beyond, SnapshotStore};
-use parking_lot::Mutex;
 use runtime::DurationText;
 use serde_json::{Value, json};
-
-/// A table in memory that can be slow and can fail.
-#[derive(Default)]
-struct FakeTable {
-    partitions: Mutex<HashMap<u32, Kept>>,
-    /// One state at a time, with a pause after each.
-    is_slow: AtomicBool,
-    fails: AtomicBool,
-    refused: AtomicUsize,
-    written: AtomicUsize,
-}
-
-#[derive(Clone, Default)]
-struct Kept {
-    topic_id: String,
-    next: i64,
-    sequence: i64,
-    changes: Vec<Vec<ContextState>>,
-}
-
-impl StateTable for FakeTable {
-    fn position<'a>(&'a self, partition: u32, topic_id: &'a str) -> BoxFuture<'a, Result<TablePosition, TableError>> {
-        let kept = self.partitions.lock().get(&partition).cloned().unwrap_or_default();
-        let next = (kept.topic_id == topic_id).then_some(kept.next);
-        let position =
-            TablePosition { next, sequence: kept.sequence, base_written_at: i64::MAX / 2, ..Default::default() };
-        async move { Ok(position) }.boxed()
-    }
-
-    fn read(
-        &self,
-        partition: u32,
-    ) -> BoxFuture<'_, Result<BoxStream<'static, Result<TableBatch, TableError>>, TableError>> {
-        let kept = self.partitions.lock().get(&partition).cloned().unwrap_or_default();
-        let is_slow = self.is_slow.load(Ordering::Relaxed);
-        let size = if is_slow { 1 } else { 100 };
-        let batches: Vec<TableBatch> = (kept.changes.iter().enumerate())
-            .flat_map(|(number, states)| {
-                states.chunks(size).map(move |chunk| TableBatch { states: chunk.to_vec(), may_replace: number > 0 })
-            })
-            .collect();
-        let paced = futures::stream::iter(batches).then(move |batch| async move {
-            if is_slow {
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            Ok(batch)
-        });
-        async move { Ok(paced.boxed()) }.boxed()
-    }
-
-    fn write(&self, change: TableChange, states: States) -> BoxFuture<'_, Result<(), TableError>> {
-        async move {
-            let states: Vec<Vec<ContextState>> = states.try_collect().await?;
-            if self.fails.load(Ordering::Relaxed) {
-                self.refused.fetch_add(1, Ordering::Relaxed);
-                return Err("the table is away".into());
-            }
-            let mut partitions = self.partitions.lock();
-            let kept = partitions.entry(change.partition).or_default();
-            assert_eq!(kept.sequence, change.sequence);
-            if change.is_base {
-                kept.changes.clear();
-            } else {
-                assert!(kept.topic_id == change.topic_id && change.next > kept.next, "goes forward");
-            }
-            (kept.topic_id, kept.next, kept.sequence) = (change.topic_id, change.next, change.sequence + 1);
-            self.written.fetch_add(states.iter().map(Vec::len).sum::<usize>(), Ordering::Relaxed);
-            kept.changes.push(states.concat());
-            Ok(())
-        }
-        .boxed()
-    }
-}
 
 fn start(dir: &std::path::Path, log: MemoryLog, table: &Arc<FakeTable>) -> Flow {
     let config = indexer::Config { table_interval: DurationText::millis(20), ..config() };

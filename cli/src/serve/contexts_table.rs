@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use compactor::{Compactor, ContextChange, ContextTable};
+use events::ErasedContexts;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{FutureExt, StreamExt, TryStreamExt};
-use indexer::table::{StateTable, States, TableBatch, TableChange, TableError, TablePosition};
-use runtime::Runtime;
+use indexer::table::{ErasedStates, StateTable, States, TableBatch, TableChange, TableError, TablePosition};
+use runtime::{Runtime, UnixMicros};
 
 use crate::config::Settings;
 
@@ -62,6 +63,21 @@ impl StateTable for Kept {
                 .map_ok(|batch| TableBatch { states: batch.states, may_replace: batch.may_replace })
                 .map_err(TableError::from);
             Ok(batches.boxed())
+        }
+        .boxed()
+    }
+
+    fn erase<'a>(&'a self, id: &'a str, contexts: &'a ErasedContexts) -> BoxFuture<'a, Answer<ErasedStates>> {
+        async move {
+            let erased = self.0.erase(id, contexts, UnixMicros(contexts.until)).await?;
+            Ok(ErasedStates {
+                searched_files: erased.searched_files,
+                foreign_files: erased.foreign_files,
+                files: erased.files,
+                rows: erased.rows,
+                version_before: erased.version_before,
+                version_after: erased.version_after,
+            })
         }
         .boxed()
     }

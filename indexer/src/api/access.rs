@@ -11,6 +11,7 @@ use http::header::AUTHORIZATION;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
+use super::erasures::Erasures;
 use super::rates::RateLimits;
 
 /// What a token allows.
@@ -59,6 +60,8 @@ pub struct ApiAccess {
     pub rate_limits: RateLimits,
     /// Where wishes to forget go; None: this process cannot delete.
     pub log: Option<Arc<dyn LogWriter>>,
+    /// Who erases contexts; None: this process cannot.
+    pub erasures: Option<Arc<dyn Erasures>>,
 }
 
 impl fmt::Debug for ApiAccess {

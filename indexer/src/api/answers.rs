@@ -244,6 +244,10 @@ impl Problem {
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", "too many requests in ten seconds, try again later")
     }
 
+    pub fn too_many(message: &str) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", message)
+    }
+
     /// What only the server's log shall say.
     pub fn with_detail(self, detail: String) -> Self {
         Self { detail: Some(detail), ..self }

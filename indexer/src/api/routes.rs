@@ -7,12 +7,15 @@ use http::Method;
 use percent_encoding::percent_decode_str;
 
 use super::answers::Problem;
+use super::erasures::ID_PREFIX;
 
 /// What a path names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Route {
     ContextSearch,
     ContextExport,
+    Erasures,
+    Erasure,
     Context,
     InstanceSearch,
     Instance,
@@ -27,9 +30,11 @@ pub(super) enum Route {
 }
 
 /// Route, pattern below `/api/v2`, methods. Of two patterns that fit, the first counts.
-const ROUTES: [(Route, &str, &[&str]); 13] = [
+const ROUTES: [(Route, &str, &[&str]); 15] = [
     (Route::ContextSearch, "/projects/{project}/environments/{environment}/contexts/search", &["GET", "POST"]),
     (Route::ContextExport, "/projects/{project}/environments/{environment}/contexts/export", &["GET", "POST"]),
+    (Route::Erasures, "/projects/{project}/environments/{environment}/contexts/erasures", &["GET", "POST"]),
+    (Route::Erasure, "/projects/{project}/environments/{environment}/contexts/erasures/{id}", &["GET"]),
     (Route::Context, "/projects/{project}/environments/{environment}/contexts/{kind}/{key}", &["GET"]),
     (
         Route::InstanceSearch,
@@ -90,7 +95,10 @@ pub(super) fn find(path: &str) -> Result<Option<Matched>, Problem> {
         .collect::<Result<_, _>>()
         .map_err(|_| Problem::invalid("the path is no UTF-8 text"))?;
     let fit = |(route, pattern, _): &(Route, &str, &[&str])| {
-        places(pattern, &segments).map(|places| Matched { route: *route, places })
+        let places = places(pattern, &segments)?;
+        // A kind may be called like the list of erasures.
+        let is_other = *route == Route::Erasure && !places.last().is_some_and(|id| id.starts_with(ID_PREFIX));
+        (!is_other).then_some(Matched { route: *route, places })
     };
     Ok(ROUTES.iter().find_map(fit))
 }
@@ -130,6 +138,9 @@ mod tests {
             Route::ContextSearch
         );
         assert_eq!(find("/api/v2/projects/p/environments/e/contexts").unwrap(), None);
+        let erasure =
+            |id: &str| find(&format!("/api/v2/projects/p/environments/e/contexts/erasures/{id}")).unwrap().unwrap();
+        assert_eq!((erasure("erasure-1").route, erasure("k").route), (Route::Erasure, Route::Context));
         assert!(find("/api/v2/users/p/%FF").is_err());
     }
 

@@ -3,6 +3,7 @@
 //! In: fetched records. Out: commits that hold states and offset together.
 //! Promise: what is pending stays within its budget, as reaching it commits at once; a state is looked up where it is
 //! cheapest: among what was seen lately, then what is pending, then the columns, and only then the stored record.
+//! What is read again of offsets that the index covers brings no context back: one that is not there was taken away.
 //! Not here: what to do after a failure. All of this is then dropped and read again.
 
 use std::time::Duration;
@@ -22,6 +23,7 @@ use crate::fold::{Seen, SeenLately, Sighting, after_first_part, deleted, deleted
 use crate::index::{FORMAT, Position, ShardWriter};
 use crate::metrics::Metrics;
 use crate::record::{ContextRecord, INSTANCE_KIND};
+use crate::shard::erase::Erasure;
 use crate::table::TableBatch;
 use crate::terms::EnvironmentPrefix;
 
@@ -40,12 +42,17 @@ pub(super) struct OpenWriter {
     pub next: Option<i64>,
     /// First offset that the index did not cover when it was opened; what is read again before it changes nothing.
     pub covered: i64,
+    /// Some context is erased: what comes late must be held off.
+    pub(super) has_erasures: bool,
+    /// Something was erased of which later sightings may have been folded before: they are to be read again, from this
+    /// time on (microseconds), and until then nothing may be committed that covers them.
+    pub(super) reads_again_since: Option<i64>,
     pub received_at: i64,
     /// What the last commit covers.
     pub committed: Option<Position>,
-    pending: HashMap<Vec<u8>, Pending>,
+    pub(super) pending: HashMap<Vec<u8>, Pending>,
     pending_bytes: usize,
-    seen: SeenLately,
+    pub(super) seen: SeenLately,
     /// Few: those of the configuration.
     environments: Vec<(Environment, EnvironmentPrefix)>,
     /// Set when something waits for a commit.
@@ -56,10 +63,10 @@ pub(super) struct OpenWriter {
     last_expiry: Option<Instant>,
 }
 
-struct Pending {
-    environment: EnvironmentPrefix,
-    record: ContextRecord,
-    is_stored: bool,
+pub(super) struct Pending {
+    pub environment: EnvironmentPrefix,
+    pub record: ContextRecord,
+    pub is_stored: bool,
 }
 
 impl OpenWriter {
@@ -72,6 +79,8 @@ impl OpenWriter {
         seen_entries: usize,
     ) -> Self {
         Self {
+            has_erasures: writer.reader().has_erasures(),
+            reads_again_since: None,
             writer,
             topic_id,
             next,
@@ -101,7 +110,9 @@ impl OpenWriter {
     pub fn take(&mut self, fetched: &[FetchedRecord], surroundings: &Surroundings) -> Result<()> {
         for record in fetched {
             match frame::decode(&record.frame) {
-                Ok(LogBatch::Sightings(batch)) => self.fold_rows(batch.sightings(), surroundings)?,
+                Ok(LogBatch::Sightings(batch)) => {
+                    self.fold_rows(batch.sightings(), record.offset.0 < self.covered, surroundings)?;
+                }
                 Ok(_) => {
                     tracing::error!(offset = record.offset.0, "record of another topic among the contexts passed over")
                 }
@@ -112,6 +123,9 @@ impl OpenWriter {
             }
             self.next = Some(record.offset.0 + 1);
             self.moved = true;
+            if self.reads_again_since.is_some() {
+                return Ok(());
+            }
             if self.pending_bytes >= surroundings.budget.pending_bytes {
                 self.commit(surroundings)?;
             }
@@ -119,13 +133,16 @@ impl OpenWriter {
         Ok(())
     }
 
-    fn fold_rows(&mut self, rows: &RecordBatch, surroundings: &Surroundings) -> Result<()> {
+    /// `is_covered`: the index has had these rows before.
+    fn fold_rows(&mut self, rows: &RecordBatch, is_covered: bool, surroundings: &Surroundings) -> Result<()> {
         let text = |column: usize| rows.column(column).as_string::<i32>();
         let time = |column: usize| rows.column(column).as_primitive::<TimestampMicrosecondType>();
         let (projects, environments, kinds, keys) = (text(0), text(1), text(2), text(3));
         let (anonymous, contexts) = (rows.column(4).as_boolean(), text(5));
         let (seen_at, received_at, applications) = (time(6), time(7), text(8));
         let (instances, kinds_left_out, wishes) = (text(9), text(10), rows.column(11).as_boolean());
+        let erased = rows.column(12).as_boolean();
+        let mut erasures = Vec::new();
         fn text_or_none(column: &StringArray, row: usize) -> &str {
             if column.is_valid(row) { column.value(row) } else { "" }
         }
@@ -146,23 +163,29 @@ impl OpenWriter {
                 anonymous: anonymous.value(row),
                 context: contexts.is_valid(row).then(|| contexts.value(row)),
                 seen_at: seen_at.value(row),
+                received_at: received_at.value(row),
                 application: text_or_none(applications, row),
                 is_alone,
                 anonymous_kinds: "",
             };
             self.received_at = self.received_at.max(received_at.value(row));
+            if erased.is_valid(row) && erased.value(row) {
+                erasures.push(Erasure::new(&sighting));
+                continue;
+            }
             if wishes.is_valid(row) && wishes.value(row) {
                 self.forget(&sighting, instance_key)?;
                 continue;
             }
-            self.see(&sighting, refresh, &surroundings.metrics)?;
+            self.see(&sighting, refresh, is_covered, &surroundings.metrics)?;
             if others.is_some() && !is_alone {
                 let instance =
                     Sighting { kind: INSTANCE_KIND, key: instance_key, context: None, anonymous_kinds, ..sighting };
-                self.see(&instance, refresh, &surroundings.metrics)?;
+                self.see(&instance, refresh, is_covered, &surroundings.metrics)?;
             }
         }
-        Ok(())
+        // They come in records of their own, so that the order among rows is no matter.
+        if erasures.is_empty() { Ok(()) } else { self.erase(erasures, surroundings) }
     }
 
     /// Forgets what `wish` names, as far as it was not seen later.
@@ -195,7 +218,7 @@ impl OpenWriter {
         Ok(())
     }
 
-    fn pend(&mut self, identity: Vec<u8>, pending: Pending) {
+    pub(super) fn pend(&mut self, identity: Vec<u8>, pending: Pending) {
         let identity_bytes = identity.len();
         self.pending_bytes += pending.record.bytes() + identity_bytes;
         if let Some(before) = self.pending.insert(identity, pending) {
@@ -221,7 +244,10 @@ impl OpenWriter {
         for state in batch.states.into_iter().filter(|state| state.last_seen >= cutoff.0) {
             let (_, prefix) = self.environment(&state.project, &state.environment);
             match ContextRecord::try_from(state) {
-                Ok(record) => self.writer.put(&prefix, &record, batch.may_replace)?,
+                Ok(record) => {
+                    self.has_erasures |= record.is_erasure();
+                    self.writer.put(&prefix, &record, batch.may_replace)?;
+                }
                 Err(error) => {
                     surroundings.metrics.unreadable_contexts.inc();
                     tracing::error!(%error, "state of a context in the table passed over");
@@ -246,10 +272,10 @@ impl OpenWriter {
         Position { format: FORMAT, topic_id: self.topic_id.clone(), next, received_at: self.received_at, is_partial }
     }
 
-    fn see(&mut self, sighting: &Sighting<'_>, refresh: i64, metrics: &Metrics) -> Result<()> {
+    fn see(&mut self, sighting: &Sighting<'_>, refresh: i64, is_covered: bool, metrics: &Metrics) -> Result<()> {
         let identity = sighting.environment.identity(sighting.kind, sighting.key);
         let identity_hash = xxh3_64(&identity);
-        if self.seen.covers(identity_hash, sighting, refresh) {
+        if self.seen.covers(identity_hash, sighting, refresh) || (self.has_erasures && self.is_erased(sighting)?) {
             metrics.unchanged_sightings.inc();
             return Ok(());
         }
@@ -266,6 +292,7 @@ impl OpenWriter {
                     return Ok(());
                 }
                 Some((_, stored)) => (stored, true),
+                None if is_covered => return Ok(()),
                 None => (None, false),
             },
         };
@@ -296,6 +323,9 @@ impl OpenWriter {
     }
 
     pub fn commit_if_due(&mut self, surroundings: &Surroundings) -> Result<()> {
+        if self.reads_again_since.is_some() {
+            return Ok(());
+        }
         let interval = if self.dirty {
             surroundings.config.commit_interval.get()
         } else if self.moved {
@@ -307,10 +337,13 @@ impl OpenWriter {
     }
 
     pub fn commit_if_dirty(&mut self, surroundings: &Surroundings) -> Result<()> {
-        if self.dirty || self.moved { self.commit(surroundings) } else { Ok(()) }
+        // What was erased and is not committed yet is read again at the next start.
+        let may_commit = self.reads_again_since.is_none();
+        if may_commit && (self.dirty || self.moved) { self.commit(surroundings) } else { Ok(()) }
     }
 
-    fn commit(&mut self, surroundings: &Surroundings) -> Result<()> {
+    pub(super) fn commit(&mut self, surroundings: &Surroundings) -> Result<()> {
+        assert!(self.reads_again_since.is_none(), "nothing is committed before it is known what is read again");
         let timer = surroundings.metrics.commit_seconds.start_timer();
         for pending in self.pending.values() {
             self.writer.put(&pending.environment, &pending.record, pending.is_stored)?;

@@ -17,12 +17,13 @@ use events::{Topic, TopicPartition};
 use futures::StreamExt;
 use hashbrown::HashMap;
 use runtime::{Runtime, Shutdown};
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use uuid::Uuid;
 
 use super::manifest::{Content, KeptFile, Manifest, Unreadable, VERSION};
 use super::store::{Created, FILES_AT_ONCE, SnapshotStore, checksum_of};
-use super::sweep::{AGE_MIN, sweep};
+use super::sweep::{AGE_MIN, purge, sweep};
 use crate::index::{self, FORMAT, Position};
 use crate::metrics::Metrics;
 use crate::shard::Shard;
@@ -46,6 +47,22 @@ pub struct Snapshotter {
     pub runtime: Runtime,
     pub interval: Duration,
     pub metrics: Metrics,
+    pub orders: mpsc::Receiver<RenewOrder>,
+}
+
+/// Wants a copy of a shard made now, and all others gone.
+pub struct RenewOrder {
+    pub partition: u32,
+    pub answer: oneshot::Sender<Result<RenewedCopies>>,
+}
+
+/// What became of the copies of a shard.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenewedCopies {
+    /// The copy that is there now; 0 if there never was any.
+    pub sequence: u64,
+    /// Objects removed.
+    pub removed: u64,
 }
 
 /// What this process knows of its copies of one shard.
@@ -132,7 +149,7 @@ impl Ownership {
 
 impl Snapshotter {
     /// Claims the shards, then publishes once per interval.
-    pub async fn run(self, shutdown: Shutdown) {
+    pub async fn run(mut self, shutdown: Shutdown) {
         let mut owned: Vec<Ownership> = self.shards.iter().map(|_| Ownership::new()).collect();
         while !shutdown.has_begun() {
             let round = async {
@@ -144,13 +161,52 @@ impl Snapshotter {
                         *owned = Ownership::new();
                     }
                 }
-                // Processes that were started together do not stay together.
-                self.runtime.clock.wait(self.runtime.entropy.jitter(self.interval)).await;
+                self.pause(&mut owned).await;
             };
             tokio::select! {
                 () = round => {}
                 () = shutdown.begun() => return,
             }
+        }
+    }
+
+    /// Waits for the next round, and renews copies meanwhile where that is asked for.
+    async fn pause(&mut self, owned: &mut [Ownership]) {
+        let clock = self.runtime.clock.clone();
+        // Processes that were started together do not stay together.
+        let mut pause = std::pin::pin!(clock.wait(self.runtime.entropy.jitter(self.interval)));
+        loop {
+            let order = tokio::select! {
+                () = &mut pause => return,
+                Some(order) = self.orders.recv() => order,
+            };
+            let place = order.partition as usize;
+            let (Some(shard), Some(owned)) = (self.shards.get(place), owned.get_mut(place)) else { continue };
+            let renewed = self.renew(&Arc::clone(shard), owned).await;
+            // Who asked may have gone.
+            let _ = order.answer.send(renewed);
+        }
+    }
+
+    /// Publishes a copy of the shard as it is now, and removes all others at once.
+    ///
+    /// # Errors
+    /// `NotOurs` if another process owns the copies; `NotOpen` if the shard is not whole. `Snapshot` if objects could not be
+    /// removed.
+    async fn renew(&self, shard: &Arc<Shard>, owned: &mut Ownership) -> Result<RenewedCopies> {
+        let partition = shard.partition;
+        if shard.whole().is_none() {
+            return Err(Error::NotOpen { partition });
+        }
+        self.publish(shard, owned, true).await?;
+        let Standing::Owner(own) = &owned.standing else { return Err(Error::NotOurs { partition }) };
+        let removed = purge(&self.store, own).await?;
+        // An owner that came meanwhile may have begun with what is gone now.
+        match self.store.newest(partition).await? {
+            Some(newest) if newest.sequence == own.sequence => {
+                Ok(RenewedCopies { sequence: own.sequence, removed: removed as u64 })
+            }
+            _ => Err(Error::NotOurs { partition }),
         }
     }
 
@@ -170,6 +226,11 @@ impl Snapshotter {
 
     /// Publishes a copy of the shard if it has changed.
     pub async fn keep(&self, shard: &Arc<Shard>, owned: &mut Ownership) -> Result<()> {
+        self.publish(shard, owned, false).await
+    }
+
+    /// `always`: also if it covers no more of the log than the last.
+    async fn publish(&self, shard: &Arc<Shard>, owned: &mut Ownership, always: bool) -> Result<()> {
         if matches!(owned.standing, Standing::Unclaimed) {
             self.claim(shard.partition, owned).await?;
         }
@@ -180,7 +241,7 @@ impl Snapshotter {
             Standing::Unclaimed | Standing::Foreign => return Ok(()),
         };
         let end = self.log.bounds(TopicPartition::new(Topic::Contexts, shard.partition)).await?.end.0;
-        if last.content.as_ref().is_some_and(|content| !goes_beyond(&cut.position, content, end)) {
+        if !always && last.content.as_ref().is_some_and(|content| !goes_beyond(&cut.position, content, end)) {
             return Ok(());
         }
         let last = last.clone();

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hashbrown::HashSet;
 
-use super::manifest::{Content, Unreadable};
+use super::manifest::{Content, Manifest, Unreadable};
 use super::store::SnapshotStore;
 use crate::Result;
 
@@ -58,6 +58,26 @@ pub async fn sweep(store: &SnapshotStore, partition: u32, own: Option<&Content>,
     removed.extend(
         objects.into_iter().filter(|(name, meta)| !named.contains(name) && is_old(meta)).map(|(_, meta)| meta.location),
     );
+    for path in &removed {
+        store.delete(path).await?;
+    }
+    Ok(removed.len())
+}
+
+/// Removes all copies but `own`, whatever their age, and all files that it does not name. Returns how many objects.
+///
+/// For what must not be found any more: whoever downloads one of them begins again with `own`.
+pub async fn purge(store: &SnapshotStore, own: &Manifest) -> Result<usize> {
+    let named: HashSet<&str> =
+        own.content.iter().flat_map(|content| &content.files).map(|file| file.object.as_str()).collect();
+    let manifests = store.sequences(own.partition).await?;
+    let older = manifests.into_iter().filter(|(sequence, _)| *sequence < own.sequence).map(|(_, meta)| meta.location);
+    // Oldest first, so that what is left is without gaps.
+    let mut removed: Vec<_> = older.collect();
+    removed.reverse();
+    let objects = store.objects_of(own.partition).await?;
+    removed
+        .extend(objects.into_iter().filter(|(name, _)| !named.contains(name.as_str())).map(|(_, meta)| meta.location));
     for path in &removed {
         store.delete(path).await?;
     }

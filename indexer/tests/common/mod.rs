@@ -4,6 +4,7 @@
 
 pub mod random;
 pub mod store;
+pub mod table;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -41,6 +42,8 @@ pub struct Seen {
     pub context: Option<Value>,
     /// Microseconds.
     pub seen_at: i64,
+    /// When it was received, microseconds; None: when it was seen.
+    pub received_at: Option<i64>,
     pub application: Option<String>,
     /// Canonical key of the combination it was part of; None: it was alone.
     pub instance: Option<String>,
@@ -67,6 +70,7 @@ impl Seen {
             anonymous: context["anonymous"].as_bool().unwrap_or(false),
             context: Some(context.clone()),
             seen_at,
+            received_at: None,
             application: Some("GoSDK/1.2".into()),
             instance: None,
             anonymous_kinds: None,
@@ -89,6 +93,10 @@ impl Seen {
 
     pub fn in_environment(self, environment: Environment) -> Self {
         Self { environment, ..self }
+    }
+
+    pub fn received(self, received_at: i64) -> Self {
+        Self { received_at: Some(received_at), ..self }
     }
 
     pub fn key_only(self) -> Self {
@@ -168,6 +176,7 @@ impl Flow {
             kinds_file: None,
             rate_limits,
             log: Some(Arc::new(log.clone())),
+            erasures: None,
         };
         let shutdown = Shutdown::new();
         let running = tokio::spawn({
@@ -353,7 +362,7 @@ fn rows(seen: &[Seen]) -> RecordBatch {
         anonymous.append_value(one.anonymous);
         texts[4].append_option(one.context.as_ref().map(Value::to_string));
         seen_at.append_value(one.seen_at);
-        received_at.append_value(one.seen_at.max(UnixMicros(0).0));
+        received_at.append_value(one.received_at.unwrap_or(one.seen_at).max(UnixMicros(0).0));
         texts[5].append_option(one.application.as_deref());
         // Ingest names a combination by its parts that are not anonymous.
         let alone = || (!one.anonymous).then(|| canonical_key(&mut [(&one.kind, &one.key)]));
