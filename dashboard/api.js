@@ -156,6 +156,15 @@ export function exportContexts(place, body, signal, onbytes) {
   return download(`${base(place)}/contexts/export`, body, signal, onbytes);
 }
 
+/// Notes an erasure. `subject`: `{filter}` or `{contexts: [{kind, key}]}`.
+export function erase(place, subject, signal) {
+  return request(`${base(place)}/contexts/erasures`, { method: "POST", body: subject, signal });
+}
+
+export function erasure(place, id, signal) {
+  return request(`${base(place)}/contexts/erasures/${segment(id)}`, { signal });
+}
+
 export function contextVersions(place, kind, key, signal) {
   if (!fitsPath(kind) || !fitsPath(key)) {
     const filter = `kind equals ${JSON.stringify(kind)},key equals ${JSON.stringify(key)}`;

@@ -4,6 +4,7 @@
 
 import { contextVersions, evaluations } from "./api.js";
 import { copyButton, h, icon, replace, setText, timeAgo } from "./dom.js";
+import { EraseDialog, eraseButton } from "./erase.js";
 import { formatField, formatValue } from "./filter.js";
 import { attributeLabel, count, leaves, parseTime, plural, UNKNOWN, valueText } from "./format.js";
 import { kindBadge, kindOf, privateBadge, redactedIn, valueNode } from "./results.js";
@@ -22,7 +23,8 @@ export class DetailView {
     this.title = h("h1", { tabindex: "-1" });
     this.body = h("div", { class: "detail-body", "aria-busy": "true" });
     this.history = h("div", { class: "evaluations", "aria-live": "polite" });
-    this.node = h("section", { class: "view detail-view", "aria-label": "Context" }, this.back, this.title, this.body);
+    this.erasing = new EraseDialog({ question: () => this.erasure() });
+    this.node = h("section", { class: "view detail-view", "aria-label": "Context" }, this.back, this.title, this.body, this.erasing.node);
   }
 
   show(route) {
@@ -34,6 +36,7 @@ export class DetailView {
 
   leave() {
     this.running?.abort();
+    this.erasing.node.close();
   }
 
   focus() {
@@ -71,9 +74,16 @@ export class DetailView {
         fact("Last seen", timeAgo(lastSeen)),
         fact("Key", h("code", { class: "break" }, context.key), copyButton(() => context.key, "key")),
       ),
+      h("p", { class: "detail-actions" }, eraseButton("Erase this context", () => this.erasing.open())),
       h("div", { class: "detail-columns" }, h("div", {}, this.attributes(context), redactedPanel(context)), h("div", {}, applications(items), jsonPanel(context))),
       this.historyPanel(),
     );
+  }
+
+  erasure() {
+    const { kind, key } = this.route;
+    const about = [kindBadge(kind), " ", h("code", { class: "break" }, h("bdi", {}, key))];
+    return { place: this.place, subject: { contexts: [{ kind, key }] }, about, after: () => this.load() };
   }
 
   attributes(context) {

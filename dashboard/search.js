@@ -11,6 +11,7 @@ import { ColumnDialog } from "./columns.js";
 import { FilterBox } from "./combobox.js";
 import { h, icon, replace, setText } from "./dom.js";
 import { readDraft, toggleValue, writeDraft } from "./draft.js";
+import { EraseDialog, eraseButton } from "./erase.js";
 import { ExportDialog } from "./export.js";
 import { Facets } from "./facets.js";
 import { FaultLine, faultOffset } from "./fault.js";
@@ -88,7 +89,8 @@ export class SearchView {
     this.share = new ShareDialog({ question: () => requestOf(place, this.state) });
     this.exports = new ExportDialog({ question: () => ({ place, filter: requestOf(place, this.state).search.filter ?? "", keys: keysOf(this.state) ?? null, columns: this.columns }) });
     this.keys = new KeyDialog({ place, onkeys: (keys) => this.change({ ...keysForAddress(keys), after: null, page: 1 }) });
-    this.dialogs = [this.keys, this.columnDialog, this.facetDialog, this.saved, this.share, this.exports];
+    this.erasing = new EraseDialog({ question: () => this.erasure() });
+    this.dialogs = [this.keys, this.columnDialog, this.facetDialog, this.saved, this.share, this.exports, this.erasing];
   }
 
   buildResults() {
@@ -106,8 +108,16 @@ export class SearchView {
     const saved = opens("Saved", "bookmark", () => this.saved.open());
     const share = opens("Copy", "share", () => this.share.open());
     const exporting = opens("Export", "export", () => this.exports.open());
+    this.erase = eraseButton("Erase", () => this.erasing.open());
     this.panelButtons = h("div", { class: "panel-buttons" });
-    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, keys, columns, saved, share, exporting));
+    this.toolbar = h("div", { class: "toolbar" }, h("div", { class: "standing" }, this.status, refresh, this.indexed.node), h("div", { class: "toolbar-controls" }, this.sort.node, this.limit.node, this.panelButtons, keys, columns, saved, share, exporting, this.erase));
+  }
+
+  // Everything is a lot to erase by leaving something out: there has to be a filter.
+  erasure() {
+    const filter = requestOf(this.place, this.state).search.filter ?? "";
+    const about = ["Every context that matches ", h("code", {}, filter)];
+    return { place: this.place, subject: { filter }, about, after: () => this.search() };
   }
 
   // Builder and facets can be put away; what a person chose is remembered, else there has to be room for them.
@@ -150,6 +160,8 @@ export class SearchView {
     this.sort.offer(orderNames(this.columns, this.order, defaultOrder(this.state.filter) === "key"));
     this.sort.value = this.order;
     this.limit.value = String(this.state.limit);
+    // A list of keys narrows what is shown, not what the filter alone would erase.
+    this.erase.disabled = this.state.filter.trim() === "" || Boolean(keysOf(this.state));
     this.indexed.start();
     if (this.answer && this.answeredTo === this.question) {
       this.draw();

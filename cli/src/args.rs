@@ -22,6 +22,7 @@ Examples:
   tidegate serve --config pipeline.toml            start with your environments
   tidegate query 'SELECT flag_key, sum(evaluations) FROM evaluation_counts GROUP BY 1'
   tidegate contexts search 'plan equals gold'      find contexts by any attribute
+  tidegate contexts erase --key ana --wait         erase one for good, with a certificate
   tidegate dead-letters list                       what could not be read, and why
   tidegate config check --config pipeline.toml     every mistake of a configuration at once
 
@@ -125,6 +126,18 @@ Examples:
   tidegate contexts export --keys customers.txt --columns key,email
   tidegate contexts export --format parquet --columns kind,key,lastSeen,plan --output contexts";
 
+const ERASE_HELP: &str = "\
+The filter is that of `contexts search`. Erased are all contexts that match when the time has come, and all combinations with
+one of them: from the index, its look-ups and copies, and from the tables `contexts` and `events`, where rows keep their
+place and lose what is about a person, so that counts stay. What is received later brings a context back. At the end there
+is a certificate that says what was removed, and what is left until when. Nothing takes an erasure back.
+
+Examples:
+  tidegate contexts erase --kind user --key ana@lagoa.example --wait
+  tidegate contexts erase 'user.email startsWith \"ana@\"' --yes --wait > certificate.json
+  tidegate contexts erase 'plan equals trial' --at 2026-12-01T00:00:00Z --yes
+  tidegate contexts erasures                                 all of them, and how they stand";
+
 const INDEX_REBUILD_HELP: &str = "\
 Nothing else may use the data directory meanwhile: stop the server first. A shard is thrown away only if the table and
 the log together hold all of it. An index that is missing or damaged needs no command: it comes back at the next start.
@@ -224,6 +237,12 @@ pub enum Contexts {
     /// Write all contexts that match to a file.
     #[command(after_help = EXPORT_HELP)]
     Export(Export),
+    /// Erase one context, or all that match, for good.
+    #[command(after_help = ERASE_HELP)]
+    Erase(Erase),
+    /// List erasures, or show one with its certificate.
+    #[command(after_help = "Examples:\n  tidegate contexts erasures\n  tidegate contexts erasures erasure-7e0…")]
+    Erasures(Erasures),
     /// List names of attributes, the most frequent first.
     #[command(
         after_help = "Examples:\n  tidegate contexts attributes add --kind user\n  tidegate contexts attributes --filter \
@@ -276,6 +295,38 @@ pub struct Export {
     /// Replace what is there.
     #[arg(long)]
     pub overwrite: bool,
+}
+
+#[derive(Args, Debug)]
+#[command(group = clap::ArgGroup::new("what").required(true).args(["filter", "key"]))]
+pub struct Erase {
+    /// Which contexts.
+    pub filter: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
+    /// Kind of the one context that --key names.
+    #[arg(long, default_value = "user", conflicts_with = "filter")]
+    pub kind: String,
+    /// Key of the one context to erase.
+    #[arg(long)]
+    pub key: Option<String>,
+    /// When to erase, such as 2026-12-01T00:00:00Z; now without it.
+    #[arg(long, value_name = "TIME")]
+    pub at: Option<String>,
+    /// Do not ask.
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Wait until it is done, and print the certificate.
+    #[arg(long)]
+    pub wait: bool,
+}
+
+#[derive(Args, Debug)]
+pub struct Erasures {
+    /// Id of one, to see all of it.
+    pub id: Option<String>,
+    #[command(flatten)]
+    pub target: Target,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -20,7 +20,7 @@ use crate::dev_keys::DevKeys;
 /// Largest answer that is read: a page of 50 contexts with generous attributes.
 const ANSWER_BYTES_MAX: usize = 256 << 20;
 
-/// Another answer than 200.
+/// Another answer than 200 or 202.
 #[derive(Debug)]
 pub struct Refused {
     server: String,
@@ -68,7 +68,7 @@ impl Api {
     /// Sends `body` and returns the JSON answer.
     ///
     /// # Errors
-    /// Any other answer than 200, with the server's message.
+    /// Any other answer than 200 or 202, with the server's message.
     pub async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         self.read_json(self.ask(Method::POST, path, Some(body)).await?).await
     }
@@ -98,7 +98,7 @@ impl Api {
         let answer = self.client.request(request).await;
         let answer = answer.with_context(|| format!("asking {}; is `tidegate serve` running there?", self.base))?;
         let status = answer.status();
-        if status == StatusCode::OK {
+        if status.is_success() {
             return Ok(answer);
         }
         let answer = self.read_json(answer).await.unwrap_or_default();

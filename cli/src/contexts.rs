@@ -2,6 +2,7 @@
 //!
 //! Here: which environment of which server is meant. The commands are in the modules below.
 
+mod erase;
 mod export;
 mod names;
 mod search;
@@ -21,6 +22,8 @@ pub fn run(command: &Contexts) -> anyhow::Result<()> {
     match command {
         Contexts::Search(arguments) => search::search(arguments),
         Contexts::Export(arguments) => export::export(arguments),
+        Contexts::Erase(arguments) => erase::erase(arguments),
+        Contexts::Erasures(arguments) => erase::erasures(arguments),
         Contexts::Attributes(arguments) => names::attributes(arguments),
         Contexts::Values(arguments) => names::values(arguments),
     }

@@ -10,6 +10,7 @@
 
 mod banner;
 pub mod contexts_table;
+mod erasures;
 mod gauges;
 pub mod log;
 mod pipeline;
@@ -28,6 +29,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::Response;
 use compactor::Compactor;
+use eventlog::config::Kind;
 use eventlog::kafka::GroupMember;
 use eventlog::{Assigner, Assignment, LogReader};
 use events::{Environments, Topic};
@@ -62,6 +64,8 @@ const BLOCKING_THREADS_MAX: usize = 16;
 const ENDPOINT_DRAIN: Duration = Duration::from_millis(5500);
 /// Time for the commits of compactor and indexer.
 const STAGES_DRAIN: Duration = Duration::from_millis(2500);
+/// Commits of tables are kept for at least this long.
+const TABLE_LOG_MIN: Duration = Duration::from_secs(7 * 86_400);
 /// Time for telling the other processes that this one is gone.
 const GROUP_LEAVE: Duration = Duration::from_millis(500);
 /// Time for the last fsync, or for the last acknowledgements of the brokers.
@@ -97,7 +101,7 @@ async fn serve(mut settings: Settings, task: Task, back: Handle, compact: Handle
 
     let pipeline = Pipeline::open(&mut settings, task, &runtime, &back, &compact).await?;
     let draining = Arc::new(AtomicBool::new(false));
-    let stages = pipeline::RunningStages::new(&pipeline, Arc::clone(&draining), &runtime);
+    let stages = pipeline::RunningStages::new(&pipeline, Arc::clone(&draining), &runtime, &back);
     let shared = Shared::new(Inner {
         stages: Box::new(stages),
         tables: Box::new(pipeline::BoundedTables::new(Lake::new(settings.storage_resolved()), back.clone())),
@@ -123,6 +127,7 @@ async fn serve(mut settings: Settings, task: Task, back: Handle, compact: Handle
     ));
     let stages_shutdown = Shutdown::new();
     let followers = pipeline.follow(&back, &compact, &stages_shutdown);
+    pipeline.erase(&settings, &back, &compact, &runtime, &stages_shutdown);
     back.spawn(allocator::give_back(runtime.clock.clone()));
 
     let signal = signals.next().await;
@@ -180,6 +185,8 @@ struct Pipeline {
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
     ingest: Arc<Ingest>,
+    /// None where there is no index to erase from.
+    erasures: Option<Arc<erasures::Book>>,
     /// Set when there was no environment in the configuration.
     dev_keys: Option<DevKeys>,
 }
@@ -235,8 +242,15 @@ impl Pipeline {
             let tokens: Vec<_> = settings.api_tokens.iter().map(ingest_token).collect();
             ingest.load_keys(&settings.environments, &tokens)?;
         }
+        let erasures = match &indexer {
+            // It takes all stages.
+            Some(_) if !task.is_shared() => {
+                Some(Arc::new(erasures::Book::open(settings.data_dir.join("erasures"), runtime.clone())?))
+            }
+            _ => None,
+        };
         let ingest = Arc::new(ingest);
-        Ok(Self { log, members: Arc::new(members), compactor, indexer, ingest, dev_keys })
+        Ok(Self { log, members: Arc::new(members), compactor, indexer, ingest, erasures, dev_keys })
     }
 
     /// Lets compactor and indexer follow the log. A stage that stops is reported; the endpoint goes on without it.
@@ -271,8 +285,33 @@ impl Pipeline {
             kinds_file: Some(settings.data_dir.join("context-kinds.json")),
             rate_limits: settings.api_rate_limit,
             log: Some(self.log.writer()),
-            erasures: None,
+            erasures: self.erasures.clone().map(|book| book as Arc<dyn indexer::api::Erasures>),
         }
+    }
+
+    /// Works on erasures. Whatever is under way at the end goes on at the next start.
+    fn erase(&self, settings: &Settings, back: &Handle, compact: &Handle, runtime: &Runtime, shutdown: &Shutdown) {
+        let (Some(book), Some(indexer)) = (self.erasures.clone(), self.indexer.clone()) else { return };
+        let places = erasures::ServedPlaces {
+            reader: self.log.reader(),
+            writer: self.log.writer(),
+            ingest: self.ingest.clone(),
+            indexer,
+            compactor: self.compactor.clone(),
+            compact: compact.clone(),
+            runtime: runtime.clone(),
+        };
+        let leftovers = erasures::Leftovers {
+            vacuum_age: settings.compactor.vacuum_age.get(),
+            table_log: settings.compactor.vacuum_age.get().max(TABLE_LOG_MIN),
+            log_retention: match settings.log.kind {
+                Kind::Embedded => settings.log.retention_age.get(),
+                Kind::Kafka => settings.kafka.retention.get(),
+            },
+            table_retention: settings.compactor.retention.get(),
+            index_retention: settings.indexer.retention.get(),
+        };
+        back.spawn(erasures::run(book, Arc::new(places), leftovers, runtime.clone(), shutdown.clone()));
     }
 }
 
