@@ -138,6 +138,22 @@ Examples:
   tidegate contexts erase 'plan equals trial' --at 2026-12-01T00:00:00Z --yes
   tidegate contexts erasures                                 all of them, and how they stand";
 
+const INDEX_MERGE_HELP: &str = "\
+Each shard becomes one segment, which takes about the time of indexing it, and room for it once more meanwhile. It frees what
+was removed, and makes searches a little faster; the index merges by itself what is worth it.
+
+Examples:
+  tidegate index merge
+  tidegate index merge --partition 1";
+
+const INDEX_CHECK_HELP: &str = "\
+A state that changes while it is compared is no difference. What the index has dropped by age or bound is none either.
+Exit code 1 if there are differences that were not mended.
+
+Examples:
+  tidegate index check
+  tidegate index check --repair";
+
 const INDEX_REBUILD_HELP: &str = "\
 Nothing else may use the data directory meanwhile: stop the server first. A shard is thrown away only if the table and
 the log together hold all of it. An index that is missing or damaged needs no command: it comes back at the next start.
@@ -415,9 +431,40 @@ pub struct IndexCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum IndexAction {
+    /// Merge the segments of a running server's index, beside its work.
+    #[command(after_help = INDEX_MERGE_HELP)]
+    Merge(IndexMerge),
+    /// Compare the index of a running server with the table `contexts`, and mend what differs.
+    #[command(after_help = INDEX_CHECK_HELP)]
+    Check(IndexCheck),
     /// Make shards of the index anew from the table `contexts` and the log.
     #[command(after_help = INDEX_REBUILD_HELP)]
     Rebuild(IndexRebuild),
+}
+
+#[derive(Args, Debug)]
+pub struct IndexMerge {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub server: Server,
+    /// Only this shard, counted from 0; may be given several times.
+    #[arg(long = "partition", value_name = "NUMBER")]
+    pub partitions: Vec<u32>,
+}
+
+#[derive(Args, Debug)]
+pub struct IndexCheck {
+    #[command(flatten)]
+    pub common: Common,
+    #[command(flatten)]
+    pub server: Server,
+    /// Only this shard, counted from 0; may be given several times.
+    #[arg(long = "partition", value_name = "NUMBER")]
+    pub partitions: Vec<u32>,
+    /// Write what one side lacks, or has older, from the other.
+    #[arg(long)]
+    pub repair: bool,
 }
 
 #[derive(Args, Debug)]

@@ -1,7 +1,7 @@
 //! What the one listener answers beside SDK paths: probes, metrics, the page, its endpoints, the search API.
 //!
 //! In: requests that `ingest::server` passes on. Out: answers; errors have the body of the search API (`code`,
-//! `message`, `id`). Promise: nothing here waits for or changes a stage; tokens are compared in constant time and never
+//! `message`, `id`). Promise: nothing here waits for or changes a stage, but for what an operator orders; tokens are compared in constant time and never
 //! logged; every answer of the page forbids scripts, styles and connections from elsewhere.
 //! Not here: SDK paths (`ingest`), `/api/v2` (`indexer`).
 
@@ -35,6 +35,18 @@ pub trait Stages: Send + Sync {
     fn refresh_gauges(&self) -> BoxFuture<'_, ()>;
     /// The body of `/api/tidegate/pipeline`.
     fn pipeline(&self) -> BoxFuture<'_, Value>;
+    /// Work on one shard of the index, by order of an operator; `None` if there is no such shard here. It is done also if
+    /// nobody waits for it any more.
+    fn index_work(&self, partition: u32, work: IndexWork) -> BoxFuture<'_, anyhow::Result<Option<Value>>>;
+}
+
+/// What an operator may order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IndexWork {
+    /// All segments become one.
+    Merge,
+    /// The table `contexts` is held against it; `repairs`: what differs is mended.
+    Check { repairs: bool },
 }
 
 /// What the endpoints ask of the tables.

@@ -1,7 +1,11 @@
-//! `tidegate index rebuild`: makes shards of the index anew from the table `contexts` and the log, while nothing else runs.
+//! `tidegate index`: work on the index by order. Merging and checking are done by the running server (`orders`).
+//!
+//! Here: `rebuild`, which makes shards of the index anew from the table `contexts` and the log, while nothing else runs.
 //!
 //! Copies of shards are left out on purpose: whoever asks for this does not trust them either. The next start of the index
 //! copies what was made here. A shard is only thrown away after it is certain that table and log together hold all of it.
+
+mod orders;
 
 use std::io::Write;
 use std::sync::Arc;
@@ -19,6 +23,8 @@ use crate::config;
 use crate::serve::contexts_table;
 use crate::serve::log::{self, Log};
 use crate::{UsageError, command_runtime, logging};
+
+pub use orders::{check, merge};
 
 /// How often progress is looked at and shown.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);

@@ -58,6 +58,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Index(IndexCommand { action, serve: arguments }) => match action {
             None => return serve::run(&arguments, Task::Index),
             Some(IndexAction::Rebuild(arguments)) => index::rebuild(&arguments)?,
+            Some(IndexAction::Merge(arguments)) => index::merge(&arguments)?,
+            Some(IndexAction::Check(arguments)) => index::check(&arguments)?,
         },
         Command::Config(args::Config::Check(common)) => {
             let settings = config::load(&common.layers())?;

@@ -15,6 +15,8 @@ pub struct Config {
     pub commit_interval: DurationText,
     /// Contexts last seen longer ago are neither found nor counted, and removed.
     pub retention: DurationText,
+    /// Contexts of one environment, and combinations of contexts; those last seen longest ago go first. 0: as many as come.
+    pub environment_contexts_max: u64,
     /// Memory of all shards together: buffers of the index writers, contexts not yet committed, and hashes of contexts
     /// seen lately. Pages of the index files, which the operating system caches, are not counted.
     pub memory_budget: ByteSize,
@@ -40,6 +42,7 @@ impl Default for Config {
             enabled: true,
             commit_interval: DurationText::secs(1),
             retention: DurationText::secs(30 * 24 * 3600),
+            environment_contexts_max: 100_000_000,
             memory_budget: ByteSize::mib(128),
             refresh_interval: DurationText::secs(60),
             writer_threads: 1,
@@ -72,6 +75,8 @@ pub struct ShardBudget {
     pub writer_threads: usize,
     pub pending_bytes: usize,
     pub seen_entries: usize,
+    /// Contexts of one environment in this shard; None: as many as come.
+    pub environment_contexts: Option<u64>,
 }
 
 /// Tantivy refuses a smaller writer.
@@ -116,6 +121,9 @@ impl Config {
             writer_bytes_per_thread: (shard / 4 / threads).clamp(WRITER_BYTES_MIN, 2 << 30),
             writer_threads: threads,
             pending_bytes: (shard / 8).max(1 << 20),
+            // Rounded down: all shares together are not more than the bound.
+            environment_contexts: (self.environment_contexts_max > 0)
+                .then(|| (self.environment_contexts_max / u64::from(shards.max(1))).max(1)),
             seen_entries: (shard * 3 / 8 / SEEN_ENTRY_BYTES).max(1024),
         }
     }

@@ -17,7 +17,7 @@
 //! encoding, and lists no values without reading it back.
 //! Everything a new owner needs is in the directory and the commit payload; `snapshot` copies both.
 
-use std::collections::HashSet;
+use std::collections::{BinaryHeap, HashSet};
 use std::ffi::OsStr;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -173,6 +173,76 @@ impl ShardReader {
         let columns = searcher.segment_reader(address.segment_ord).fast_fields();
         let last_seen = columns.i64(LAST_SEEN).map_err(Error::index("read columns of a state"))?;
         Ok(last_seen.first(address.doc_id))
+    }
+
+    /// The environments that have any states.
+    pub fn environments(&self, searcher: &Searcher) -> Result<Vec<EnvironmentPrefix>> {
+        let failed = || Error::index("list environments");
+        let mut found: Vec<EnvironmentPrefix> = Vec::new();
+        for segment in searcher.segment_readers() {
+            let index = segment.inverted_index(self.fields.terms).map_err(failed())?;
+            let mut from = Some(Vec::new());
+            while let Some(start) = from {
+                let stream = index.terms().range().ge(&start).into_stream();
+                let mut stream = stream.map_err(|error| failed()(error.into()))?;
+                // Terms of no environment are few.
+                let next = loop {
+                    match stream.advance() {
+                        true => match EnvironmentPrefix::of_term(stream.key()) {
+                            Some(environment) => break Some(environment),
+                            None => continue,
+                        },
+                        false => break None,
+                    }
+                };
+                if let Some(environment) = next.filter(|environment| !found.contains(environment)) {
+                    found.push(environment);
+                }
+                from = next.and_then(|environment| environment.after());
+            }
+        }
+        Ok(found)
+    }
+
+    /// How many more living states than `bound` have a term.
+    pub fn living_beyond(&self, searcher: &Searcher, term: &[u8], bound: u64) -> Result<u64> {
+        let all = searcher.doc_freq(&Term::from_field_bytes(self.fields.terms, term));
+        // Dead ones are counted too: where all are within the bound, nothing needs to be looked through.
+        if all.map_err(Error::index("count states"))? <= bound {
+            return Ok(0);
+        }
+        Ok(self.count_with(searcher, term)?.saturating_sub(bound))
+    }
+
+    /// Of the living states with a term, the `count` that were last seen longest ago.
+    pub fn oldest_with(&self, searcher: &Searcher, term: &[u8], count: usize) -> Result<Vec<DocAddress>> {
+        let term = Term::from_field_bytes(self.fields.terms, term);
+        // The newest of the oldest is on top.
+        let mut oldest: BinaryHeap<(i64, DocAddress)> = BinaryHeap::with_capacity(count + 1);
+        for (segment_ord, segment) in searcher.segment_readers().iter().enumerate() {
+            let failed = || Error::index("look for the oldest states");
+            let index = segment.inverted_index(self.fields.terms).map_err(failed())?;
+            let postings = index.read_postings(&term, IndexRecordOption::Basic);
+            let Some(mut postings) = postings.map_err(|error| failed()(error.into()))? else { continue };
+            let last_seen = segment.fast_fields().i64(LAST_SEEN).map_err(failed())?;
+            while postings.doc() != TERMINATED {
+                let document = postings.doc();
+                if !segment.is_deleted(document) {
+                    let seen = last_seen.first(document).unwrap_or(i64::MIN);
+                    if oldest.len() < count || oldest.peek().is_some_and(|(newest, _)| seen < *newest) {
+                        oldest.push((seen, DocAddress::new(segment_ord as u32, document)));
+                    }
+                    if oldest.len() > count {
+                        oldest.pop();
+                    }
+                }
+                postings.advance();
+            }
+        }
+        let mut addresses: Vec<DocAddress> = oldest.into_iter().map(|(_, address)| address).collect();
+        // In the order in which they lie there.
+        addresses.sort_unstable();
+        Ok(addresses)
     }
 
     /// How many states have a term.

@@ -11,6 +11,7 @@
 //! Keeping only events' own rows (table `events`) was the other choice: it names every context too, but a rebuild would
 //! read thirty days of events, and could not tell an attribute that was held back from one that was taken away.
 
+mod check;
 mod erase;
 
 use std::sync::Arc;
@@ -34,6 +35,7 @@ use crate::shard::Shard;
 use crate::table::{StateTable, States, TableChange, TablePosition};
 use crate::terms::EnvironmentPrefix;
 use crate::{Error, Result, blocking};
+pub use check::{CheckOrder, Checked};
 pub use erase::EraseOrder;
 
 /// Name under which the log knows this reader.
@@ -61,7 +63,16 @@ pub struct Keeper {
     pub runtime: Runtime,
     pub interval: Duration,
     pub metrics: Metrics,
-    pub orders: mpsc::Receiver<EraseOrder>,
+    pub orders: mpsc::Receiver<KeepOrder>,
+    pub retention: Duration,
+    /// Bound on the contexts of one environment in one shard.
+    pub environment_contexts: Option<u64>,
+}
+
+/// What others want done with the table.
+pub enum KeepOrder {
+    Erase(EraseOrder),
+    Check(CheckOrder),
 }
 
 impl Keeper {
@@ -90,7 +101,7 @@ impl Keeper {
         }
     }
 
-    /// Waits for the next round, and erases meanwhile what is asked for.
+    /// Waits for the next round, and does meanwhile what is asked for.
     async fn pause(&mut self) {
         let clock = self.runtime.clock.clone();
         let mut pause = std::pin::pin!(clock.wait(self.interval));
@@ -99,7 +110,14 @@ impl Keeper {
                 () = &mut pause => return,
                 Some(order) = self.orders.recv() => {
                     // Who asked may have gone.
-                    let _ = order.answer.send(self.erase(&order.id, &order.contexts).await);
+                    match order {
+                        KeepOrder::Erase(order) => {
+                            let _ = order.answer.send(self.erase(&order.id, &order.contexts).await);
+                        }
+                        KeepOrder::Check(order) => {
+                            let _ = order.answer.send(self.check(order.partition, order.repairs).await);
+                        }
+                    }
                 }
             }
         }

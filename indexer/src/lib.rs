@@ -11,8 +11,7 @@
 //! waits for a shard, except that it keeps what a shard has not committed. Reading order for a newcomer: `shard`, `fold`,
 //! `terms`, `index`, then `filter`, `query`, `page`, `search`, `api`; `matches`, `ranked` and `lookup` for what needs all
 //! matches at once; `keep` and `shard::seed` for what outlives the log, `snapshot` and `shard::restore` for what outlives
-//! the machine; `holding` where shards are divided among processes; `erase` and
-//! `shard::erase` for what nothing must outlive.
+//! the machine; `holding` where shards are divided among processes; `upkeep` and `shard::erase` for what is done by order.
 //! Must not know: how sightings get into the log, and what else is served on the listener.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
@@ -31,6 +30,8 @@ pub mod table;
 
 mod snapshot;
 
+mod upkeep;
+
 mod record;
 
 pub mod attribute;
@@ -41,7 +42,6 @@ pub mod filter;
 mod query;
 mod scan;
 
-mod erase;
 mod export;
 mod instances;
 mod lookup;
@@ -68,10 +68,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use config::{Config, Snapshots};
-pub use erase::ContextName;
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
 pub use instances::{FoundInstance, InstancePage};
+pub use keep::Checked;
 pub use lookup::values::Values;
 pub use lookup::within::Within;
 pub use lookup::{NameWeight, Names, Weight};
@@ -80,6 +80,7 @@ pub use ranked::{AttributeSort, BestMatch, Ranking};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 pub use shard::{MergeScope, Merged};
 pub use snapshot::{RenewedCopies, SnapshotStore};
+pub use upkeep::ContextName;
 pub use wish::{Wish, append_erasures};
 
 /// Name under which the log's retention waits for this stage.
@@ -88,7 +89,7 @@ pub const LOG_READER: &str = shard::READER;
 pub const TABLE_READER: &str = keep::READER;
 
 use holding::Holding;
-use keep::EraseOrder;
+use keep::KeepOrder;
 use keep::Keeper;
 use lookup::tops::RememberedTops;
 use metrics::Metrics;
@@ -105,7 +106,7 @@ pub struct Indexer {
     keeper: Mutex<Option<Keeper>>,
     snapshotter: Mutex<Option<Snapshotter>>,
     /// To the keeper and the snapshotter, if there are any.
-    erase_orders: Option<mpsc::Sender<EraseOrder>>,
+    keep_orders: Option<mpsc::Sender<KeepOrder>>,
     copy_orders: Option<mpsc::Sender<RenewOrder>>,
     tops: RememberedTops,
     config: Config,
@@ -217,10 +218,12 @@ impl Indexer {
             shards.push(shard);
         }
         let holding = assignment.map(|assignment| Holding { assignment, shards: shards.clone(), surroundings });
-        let (erase_orders, orders) = mpsc::channel(1);
-        let erase_orders = table.is_some().then_some(erase_orders);
+        let (keep_orders, orders) = mpsc::channel(1);
+        let keep_orders = table.is_some().then_some(keep_orders);
         let keeper = table.map(|table| Keeper {
             orders,
+            retention: config.retention.get(),
+            environment_contexts: budget.environment_contexts,
             shards: shards.clone(),
             table,
             log: Arc::clone(&log),
@@ -247,7 +250,7 @@ impl Indexer {
             holding,
             keeper,
             snapshotter,
-            erase_orders,
+            keep_orders,
             copy_orders,
             tops: RememberedTops::default(),
             config,
@@ -284,6 +287,11 @@ impl Indexer {
     /// The shards of this process, as they are now.
     fn held(&self) -> Vec<Arc<Shard>> {
         self.shards.iter().filter(|shard| shard.is_held()).cloned().collect()
+    }
+
+    /// Shards of this process: the partitions of the topic.
+    pub fn partitions(&self) -> u32 {
+        self.shards.len() as u32
     }
 
     /// Whether all shards are here: searches find nothing of those that other processes have.

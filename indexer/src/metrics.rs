@@ -9,6 +9,7 @@ pub struct Metrics {
     pub sightings: IntCounter,
     pub unchanged_sightings: IntCounter,
     pub written_contexts: IntCounter,
+    pub evicted_contexts: IntCounter,
     pub commits: IntCounter,
     pub commit_seconds: Histogram,
     pub corrupt_records: IntCounter,
@@ -39,6 +40,10 @@ impl Metrics {
                 "Sightings that a hash look-up settled.",
             ),
             written_contexts: counter("tidegate_index_written_contexts_total", "Contexts written to the index."),
+            evicted_contexts: counter(
+                "tidegate_index_evicted_contexts_total",
+                "Contexts that went because their environment was beyond its bound.",
+            ),
             commits: counter("tidegate_index_commits_total", "Commits of shards."),
             commit_seconds: seconds("tidegate_index_commit_seconds", "Time of one commit of a shard."),
             corrupt_records: counter(

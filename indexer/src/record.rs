@@ -79,8 +79,13 @@ impl ContextRecord {
 
     /// The term by which this state is found and replaced.
     pub fn identity(&self, environment: &EnvironmentPrefix) -> Vec<u8> {
-        let hash = if self.is_erasure() { u128::from_str_radix(&self.key, 16).ok() } else { None };
-        hash.map_or_else(|| environment.identity(&self.kind, &self.key), |hash| environment.erased(hash))
+        Self::identity_of(&self.kind, &self.key, environment)
+    }
+
+    /// The same of the state with this kind and key.
+    pub fn identity_of(kind: &str, key: &str, environment: &EnvironmentPrefix) -> Vec<u8> {
+        let hash = if kind == ERASED_KIND { u128::from_str_radix(key, 16).ok() } else { None };
+        hash.map_or_else(|| environment.identity(kind, key), |hash| environment.erased(hash))
     }
 
     /// Whether this is a combination of several parts.

@@ -8,6 +8,7 @@
 
 mod open_writer;
 
+mod bound;
 mod erase;
 mod orders;
 
@@ -348,6 +349,7 @@ impl ShardTask {
             }
             open.take(&fetched, surroundings)?;
             open.expire_if_due(surroundings)?;
+            open.keep_bound_if_due(surroundings)?;
             open.commit_if_due(surroundings)
         })
         .await?;

@@ -138,6 +138,17 @@ impl EnvironmentPrefix {
         Self(bytes)
     }
 
+    /// The environment of a term; None of a term that is of none.
+    pub fn of_term(term: &[u8]) -> Option<Self> {
+        let (prefix, rest) = term.split_first_chunk::<12>()?;
+        (!rest.is_empty()).then_some(Self(*prefix))
+    }
+
+    /// The term before which no other environment's come: none, for the last there can be.
+    pub fn after(&self) -> Option<Vec<u8>> {
+        crate::scan::prefix_end(&self.0)
+    }
+
     /// The start of all terms of a family.
     pub fn family(&self, family: u8) -> TermBytes {
         let mut bytes = Vec::with_capacity(64);

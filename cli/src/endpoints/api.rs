@@ -4,13 +4,13 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{any, get};
+use axum::routing::{any, get, post};
 use axum::{Extension, Json, Router};
 use indexer::api::Role;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Refusal, Shared, setup};
+use super::{IndexWork, Refusal, Shared, setup};
 use crate::lake::{ContextPlace, LETTERS_MAX};
 
 const LIST_DEFAULT: usize = 50;
@@ -20,6 +20,8 @@ fn router() -> Router<Shared> {
         .route("/environments", get(environments))
         .route("/setup", get(setup))
         .route("/pipeline", get(pipeline))
+        .route("/index/{partition}/merge", post(merge_index))
+        .route("/index/{partition}/check", post(check_index))
         .route("/dead-letters", get(dead_letters))
         .route("/dead-letters/{id}", get(dead_letter))
         .route("/projects/{project}/environments/{environment}/contexts/{kind}/{key}/evaluations", get(evaluations))
@@ -89,6 +91,47 @@ async fn setup(
 
 async fn pipeline(State(shared): State<Shared>) -> Json<Value> {
     Json(shared.stages.pipeline().await)
+}
+
+async fn merge_index(
+    State(shared): State<Shared>,
+    Extension(role): Extension<Role>,
+    Path(partition): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    index_work(&shared, role, &partition, IndexWork::Merge).await
+}
+
+/// `?repair=true`
+#[derive(Deserialize)]
+struct Repair {
+    repair: Option<String>,
+}
+
+async fn check_index(
+    State(shared): State<Shared>,
+    Extension(role): Extension<Role>,
+    Path(partition): Path<String>,
+    Query(repair): Query<Repair>,
+) -> Result<Json<Value>, Refusal> {
+    let repairs = match repair.repair.as_deref() {
+        None | Some("false") => false,
+        Some("true") => true,
+        Some(_) => return Err(Refusal::invalid(&shared.runtime, "repair: expected true or false")),
+    };
+    index_work(&shared, role, &partition, IndexWork::Check { repairs }).await
+}
+
+async fn index_work(shared: &Shared, role: Role, partition: &str, work: IndexWork) -> Result<Json<Value>, Refusal> {
+    if role != Role::Writer {
+        return Err(Refusal::forbidden(&shared.runtime, "work on the index takes a token with the role writer"));
+    }
+    let unknown = || Refusal::not_found(&shared.runtime, "there is no such shard of the index here");
+    let partition = partition.parse().map_err(|_| unknown())?;
+    match shared.stages.index_work(partition, work).await {
+        Ok(Some(done)) => Ok(Json(done)),
+        Ok(None) => Err(unknown()),
+        Err(error) => Err(Refusal::unavailable(&shared.runtime, &error)),
+    }
 }
 
 /// `?limit=`; text, so that a wrong one is answered in our form.

@@ -26,6 +26,10 @@ impl Stages for FakeStages {
     fn pipeline(&self) -> BoxFuture<'_, Value> {
         async { json!({"now": 1}) }.boxed()
     }
+
+    fn index_work(&self, partition: u32, work: IndexWork) -> BoxFuture<'_, anyhow::Result<Option<Value>>> {
+        async move { Ok((partition < 2).then(|| json!({"did": format!("{work:?}")}))) }.boxed()
+    }
 }
 
 struct FakeTables;
@@ -151,6 +155,24 @@ async fn keys_are_shown_to_writers_only() {
             .values()
             .all(|line| line.as_str().unwrap().contains("http://127.0.0.1:8030"))
     );
+}
+
+#[tokio::test]
+async fn work_on_the_index_is_for_writers() {
+    let order = async |path: &str, token: &str| {
+        ask(Method::POST, &format!("/api/tidegate/index/{path}"), &[("authorization", token)]).await
+    };
+    for (path, did) in [
+        ("1/merge", "Merge"),
+        ("0/check", "Check { repairs: false }"),
+        ("0/check?repair=true", "Check { repairs: true }"),
+    ] {
+        assert_eq!(order(path, READER).await.status, 403, "{path}");
+        assert_eq!(order(path, WRITER).await.json()["did"], did, "{path}");
+    }
+    for (path, status) in [("2/merge", 404), ("x/merge", 404), ("0/check?repair=yes", 400)] {
+        assert_eq!(order(path, WRITER).await.status, status, "{path}");
+    }
 }
 
 #[tokio::test]

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::gauges::Gauges;
 use super::log::Log;
 use super::{Members, Pipeline};
-use crate::endpoints::{Stages, Tables};
+use crate::endpoints::{IndexWork, Stages, Tables};
 use crate::lake::{ContextPlace, Lake, WholeLetter};
 
 /// Questions to the tables at once; each may hold some row groups in memory.
@@ -40,11 +40,14 @@ pub struct RunningStages {
     runtime: Runtime,
     started: Instant,
     gauges: Gauges,
+    /// Where the index works.
+    back: Handle,
 }
 
 impl RunningStages {
-    pub fn new(pipeline: &Pipeline, draining: Arc<AtomicBool>, runtime: &Runtime) -> Self {
+    pub fn new(pipeline: &Pipeline, draining: Arc<AtomicBool>, runtime: &Runtime, back: &Handle) -> Self {
         Self {
+            back: back.clone(),
             log: pipeline.log.clone(),
             members: pipeline.members.clone(),
             takes_events: pipeline.members.task.takes_events(),
@@ -122,6 +125,41 @@ impl Stages for RunningStages {
         }
         .boxed()
     }
+
+    fn index_work(&self, partition: u32, work: IndexWork) -> BoxFuture<'_, anyhow::Result<Option<Value>>> {
+        async move {
+            let Some(indexer) = self.indexer.clone() else { return Ok(None) };
+            if partition >= indexer.partitions() {
+                return Ok(None);
+            }
+            let done = self.back.spawn(async move { work_on(&indexer, partition, work).await });
+            done.await?.map(Some)
+        }
+        .boxed()
+    }
+}
+
+/// Does work on a shard, and tells what was done.
+async fn work_on(indexer: &Indexer, partition: u32, work: IndexWork) -> anyhow::Result<Value> {
+    Ok(match work {
+        IndexWork::Merge => {
+            let merged = indexer.merge_whole(partition).await?;
+            json!({"partition": partition, "segments": merged.segments, "removedDocuments": merged.removed_documents})
+        }
+        IndexWork::Check { repairs } => {
+            let checked = indexer.check(partition, repairs).await?.context("there is no table to check against")?;
+            json!({
+                "partition": partition,
+                "inIndex": checked.in_index,
+                "inTable": checked.in_table,
+                "onlyInIndex": checked.only_in_index,
+                "onlyInTable": checked.only_in_table,
+                "different": checked.different,
+                "repaired": checked.repaired,
+                "isCut": checked.is_cut,
+            })
+        }
+    })
 }
 
 /// How old what can be seen is: nothing waiting means that everything can be seen.
@@ -148,6 +186,7 @@ fn table_state(status: &compactor::Status) -> Value {
 
 fn index_state(status: &indexer::Status) -> Value {
     json!({
+        "shards": status.shards.len(),
         "partitions": status.shards.iter().filter(|shard| shard.is_open).map(|shard| shard.partition).collect::<Vec<_>>(),
         "contexts": status.contexts,
         "bytes": status.bytes,

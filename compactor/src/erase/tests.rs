@@ -1,6 +1,6 @@
 //! What goes and what stays, what is noted, and erasing beside merges and through deaths.
 
-use events::Environment;
+use ::events::Environment;
 use runtime::UnixMicros;
 
 use super::*;
@@ -8,9 +8,9 @@ use crate::fixtures::{EVENTS_0, EVENTS_1, Event, NOON, Payload, World, custom, f
 
 const ID: &str = "erasure-1";
 
-fn erased(until: UnixMicros, contexts: &[(&str, &str)]) -> events::ErasedContexts {
+fn erased(until: UnixMicros, contexts: &[(&str, &str)]) -> ::events::ErasedContexts {
     let contexts = contexts.iter().map(|(kind, key)| ((*kind).to_owned(), (*key).to_owned()));
-    events::ErasedContexts::new(Environment::new("default", "dev"), until.0, contexts)
+    ::events::ErasedContexts::new(Environment::new("default", "dev"), until.0, contexts)
 }
 
 fn events_of(user: &str) -> Vec<Event> {
@@ -135,7 +135,7 @@ async fn landed_offsets_are_told() {
     let world = World::local();
     world.events(EVENTS_0, &[at("1", 0, events_of("ana"))]).await;
     let compactor = world.compactor().await;
-    let ends = [events::Offset(1), events::Offset(0)];
+    let ends = [::events::Offset(1), ::events::Offset(0)];
     assert!(!compactor.has_landed(&ends).await.unwrap());
     compactor.land_available().await.unwrap();
     assert!(compactor.has_landed(&ends).await.unwrap());

@@ -11,7 +11,7 @@ use std::time::Duration;
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::TimestampMicrosecondType;
 use eventlog::{FetchedRecord, frame};
-use events::{Environment, LogBatch};
+use events::{ContextState, Environment, LogBatch};
 use hashbrown::HashMap;
 use tokio::time::Instant;
 use xxhash_rust::xxh3::xxh3_64;
@@ -61,6 +61,8 @@ pub(super) struct OpenWriter {
     moved: bool,
     last_commit: Option<Instant>,
     last_expiry: Option<Instant>,
+    /// When it was last looked whether an environment is beyond its bound.
+    pub(super) last_bound: Option<Instant>,
 }
 
 pub(super) struct Pending {
@@ -95,6 +97,7 @@ impl OpenWriter {
             moved: false,
             last_commit: None,
             last_expiry: None,
+            last_bound: None,
         }
     }
 
@@ -198,6 +201,28 @@ impl OpenWriter {
         let instance = environment.identity(INSTANCE_KIND, instance_key);
         self.change(environment, instance, |record| deleted(record, at))?;
         if wish.is_alone { self.change(environment, context, |record| deleted_alone(record, at)) } else { Ok(()) }
+    }
+
+    /// Puts a state of the table as it is, unless one as new is known.
+    pub fn put_missing(&mut self, state: ContextState) -> Result<()> {
+        let (_, environment) = self.environment(&state.project, &state.environment);
+        let record = ContextRecord::try_from(state)?;
+        let identity = record.identity(&environment);
+        let stored = match self.pending.get(&identity) {
+            Some(pending) => Some((pending.record.last_seen, pending.is_stored)),
+            None => self.writer.reader().find(&identity)?.map(|stored| (stored.last_seen, true)),
+        };
+        let is_erased = self.has_erasures
+            && !record.is_erasure()
+            && self.was_erased(environment, &record.kind, &record.key, record.last_seen)?;
+        if is_erased || stored.is_some_and(|(last_seen, _)| last_seen > record.last_seen) {
+            return Ok(());
+        }
+        self.has_erasures |= record.is_erasure();
+        self.seen.remember(xxh3_64(&identity), Seen::of(&record), record.attributes_at);
+        let is_stored = stored.is_some_and(|(_, is_stored)| is_stored);
+        self.pend(identity, Pending { environment, record, is_stored });
+        Ok(())
     }
 
     /// Changes a state that is known.

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use events::ContextState;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
@@ -77,6 +78,18 @@ impl Shard {
         }
         self.wake.notify_one();
         answer.await.map_err(|_| closed())?
+    }
+
+    /// Puts states that a check found missing or older, unless a newer one has come since.
+    pub async fn put_missing(&self, states: Vec<ContextState>) -> Result<()> {
+        if states.is_empty() {
+            return Ok(());
+        }
+        self.ask(move |open, surroundings| {
+            states.into_iter().try_for_each(|state| open.put_missing(state))?;
+            open.commit_if_dirty(surroundings)
+        })
+        .await
     }
 
     /// Merges segments and removes their files.

@@ -1,4 +1,4 @@
-//! The steps of erasing contexts, as far as the index and what keeps it are concerned.
+//! What is done to the index by order: the steps of erasing contexts, merging, checking.
 //!
 //! In: contexts of one environment and a time. Out: an index, copies and a table of states in which nothing that was
 //! received of them before can be found any more, as no byte of any file.
@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::filter::Filter;
 use crate::index::order_bytes;
+use crate::keep::{CheckOrder, Checked, EraseOrder, KeepOrder};
 use crate::page::{Place, Sort};
 use crate::search::SearchRequest;
 use crate::shard::{MergeScope, Merged};
@@ -77,6 +78,15 @@ impl Indexer {
         })
     }
 
+    /// Merges all segments of a shard into one, beside its work.
+    ///
+    /// # Errors
+    /// `NotOpen` if there is no such shard; as [`Self::merge`].
+    pub async fn merge_whole(&self, partition: u32) -> Result<Merged> {
+        let shard = self.shards.get(partition as usize).ok_or(Error::NotOpen { partition })?;
+        shard.merge(MergeScope::All, &self.runtime.clock).await
+    }
+
     /// Merges segments of all shards, one shard after the other, and removes the files of those that were merged.
     ///
     /// # Errors
@@ -108,9 +118,19 @@ impl Indexer {
     /// # Errors
     /// `Table` (kind `Retry`).
     pub async fn erase_states(&self, id: &str, contexts: Arc<ErasedContexts>) -> Result<Option<ErasedStates>> {
-        let Some(orders) = &self.erase_orders else { return Ok(None) };
+        let Some(orders) = &self.keep_orders else { return Ok(None) };
         let (answer, told) = oneshot::channel();
-        ask(orders, crate::keep::EraseOrder { id: id.to_owned(), contexts, answer }, told).await.map(Some)
+        ask(orders, KeepOrder::Erase(EraseOrder { id: id.to_owned(), contexts, answer }), told).await.map(Some)
+    }
+
+    /// Holds a shard against the table of states, and mends what differs if `repairs`. None if there is no table.
+    ///
+    /// # Errors
+    /// `NotOpen` if there is no such shard, or it is being made again; `Table`, `Index`.
+    pub async fn check(&self, partition: u32, repairs: bool) -> Result<Option<Checked>> {
+        let Some(orders) = &self.keep_orders else { return Ok(None) };
+        let (answer, told) = oneshot::channel();
+        ask(orders, KeepOrder::Check(CheckOrder { partition, repairs, answer }), told).await.map(Some)
     }
 }
 
