@@ -551,7 +551,8 @@ async fn answers_are_as_the_description_says() {
         ] {
             path = path.replace(place, text);
         }
-        if path.ends_with("openapi.json") {
+        // Who erases is beyond this crate: `tests/e2e/test_erase.py` has its answers.
+        if path.ends_with("openapi.json") || path.contains("/erasures") {
             continue;
         }
         let query = if path.ends_with("context-kinds") { "?expand=environmentObservations" } else { "?limit=1" };

@@ -57,11 +57,12 @@ impl Job {
             let until_next = next.map(|next| next.since(self.runtime.clock.now()));
             let retry = (!failed.is_empty()).then_some(pause);
             let wait = until_next.into_iter().chain(retry).min();
-            tokio::select! {
-                () = self.book.asked.notified() => {}
-                () = self.runtime.clock.wait(wait.unwrap_or_default()), if wait.is_some() => {}
-            }
-            if retry.is_some() {
+            // A new one is no reason to try again sooner.
+            let is_over = tokio::select! {
+                () = self.book.asked.notified() => false,
+                () = self.runtime.clock.wait(wait.unwrap_or_default()), if wait.is_some() => true,
+            };
+            if is_over && retry.is_some() {
                 failed.clear();
                 pause = (pause * 2).min(RETRY_MAX);
             }
