@@ -67,7 +67,7 @@ def no_surprises(request):
     assert not surprises, "unexpected log lines:\n" + "\n".join(surprises[:20])
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def measured():
     return lambda name, value: FIGURES.append((name, value))
 

@@ -156,11 +156,11 @@ impl Scope {
         if head == "*" {
             return Self { kind: None, path: AttributePath::parse(rest) };
         }
-        if !is_valid_kind(head) {
-            return Self { kind: None, path: AttributePath::parse(field) };
-        }
         let later_dots = field.match_indices('.').map(|(at, _)| at).filter(|at| *at > dot && at + 1 < field.len());
-        let at = later_dots.filter(|at| is_stored_kind(&field[..*at])).last().unwrap_or(dot);
+        let longer = later_dots.filter(|at| is_stored_kind(&field[..*at])).last();
+        let Some(at) = longer.or(is_valid_kind(head).then_some(dot)) else {
+            return Self { kind: None, path: AttributePath::parse(field) };
+        };
         Self { kind: Some(field[..at].to_owned()), path: AttributePath::parse(&field[at + 1..]) }
     }
 

@@ -184,6 +184,8 @@ fn dotted_kinds_win_when_stored() {
     assert_eq!(scope(&["a.b"]).kind.as_deref(), Some("a.b"));
     assert_eq!(scope(&["a.b", "a.b.c"]).path.pointer(), "/d");
     assert_eq!(Scope::of("*./a/b", |_| false).path.pointer(), "/a/b");
+    let reserved = |stored: &'static str| Scope::of("kind.a.b", move |kind| kind == stored).kind;
+    assert_eq!((reserved("").as_deref(), reserved("kind.a").as_deref()), (None, Some("kind.a")));
     assert_eq!(
         Scope::of("/v1.0", |_| false),
         Scope { kind: None, path: crate::attribute::AttributePath::parse("/v1.0") }
