@@ -155,10 +155,14 @@ Examples:
   tidegate index check --repair";
 
 const INDEX_REBUILD_HELP: &str = "\
-Nothing else may use the data directory meanwhile: stop the server first. A shard is thrown away only if the table and
-the log together hold all of it. An index that is missing or damaged needs no command: it comes back at the next start.
+Without --online nothing else may use the data directory meanwhile: stop the server first. With it the running server makes
+the shards anew, one after the other, beside those of now, which are searched until the new ones have caught up; what comes
+in meanwhile is found then. It takes room for one shard more.
+A shard goes only if the table and the log together hold all of it. An index that is missing or damaged needs no command: it
+comes back by itself.
 
 Examples:
+  tidegate index rebuild --online
   tidegate index rebuild --config pipeline.toml
   tidegate index rebuild --data-dir data --partition 1";
 
@@ -474,6 +478,11 @@ pub struct IndexRebuild {
     /// Only this shard, counted from 0; may be given several times.
     #[arg(long = "partition", value_name = "NUMBER")]
     pub partitions: Vec<u32>,
+    /// Have the running server do it, which goes on answering.
+    #[arg(long)]
+    pub online: bool,
+    #[command(flatten)]
+    pub server: Server,
 }
 
 /// Which running server to ask.

@@ -45,6 +45,8 @@ pub trait Stages: Send + Sync {
 pub enum IndexWork {
     /// All segments become one.
     Merge,
+    /// It is made anew from the table `contexts` and the log, beside the one of now.
+    Rebuild,
     /// The table `contexts` is held against it; `repairs`: what differs is mended.
     Check { repairs: bool },
 }

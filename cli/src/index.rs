@@ -1,4 +1,4 @@
-//! `tidegate index`: work on the index by order. Merging and checking are done by the running server (`orders`).
+//! `tidegate index`: work on the index by order. What a running server does is in `orders`.
 //!
 //! Here: `rebuild`, which makes shards of the index anew from the table `contexts` and the log, while nothing else runs.
 //!
@@ -34,6 +34,12 @@ const LOG_CLOSE: Duration = Duration::from_secs(1);
 const FOLDER: &str = "index";
 
 pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
+    if arguments.online {
+        return orders::rebuild(arguments);
+    }
+    if arguments.server.server.is_some() {
+        bail!(UsageError("--server: only a rebuild with --online asks a server".into()));
+    }
     let settings = config::load(&arguments.common.layers())?;
     let count = settings.log.contexts_partitions;
     if let Some(wrong) = arguments.partitions.iter().find(|partition| **partition >= count) {

@@ -34,6 +34,8 @@ pub enum Error {
     NotOurs { partition: u32 },
     #[error("{action} is switched off in this process")]
     SwitchedOff { action: &'static str },
+    #[error("the index of partition {partition} cannot be made anew: the log begins at offset {log_start}, and the table of states ends {}", end_text(*table_end))]
+    NotCovered { partition: u32, table_end: Option<i64>, log_start: i64 },
     #[error("{action} panicked")]
     Panicked { action: &'static str },
     #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
@@ -62,7 +64,7 @@ impl Error {
             | Self::Table { .. }
             | Self::Snapshot { .. } => ErrorKind::Retry,
             Self::TooBroad { .. } => ErrorKind::Overloaded,
-            Self::Locked { .. } | Self::SwitchedOff { .. } => ErrorKind::Fatal,
+            Self::Locked { .. } | Self::SwitchedOff { .. } | Self::NotCovered { .. } => ErrorKind::Fatal,
             Self::Damaged { .. } => ErrorKind::Corrupt,
             Self::Panicked { .. } => ErrorKind::Fatal,
             Self::Io { source, .. } => io_kind(source),
@@ -70,6 +72,10 @@ impl Error {
             Self::Log(error) => error.kind(),
         }
     }
+}
+
+fn end_text(table_end: Option<i64>) -> String {
+    table_end.map_or_else(|| "before it".into(), |end| format!("at {end}"))
 }
 
 fn io_kind(error: &std::io::Error) -> ErrorKind {

@@ -46,8 +46,10 @@ use crate::shard::MergeScope;
 use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
-/// Version of schema, terms and records. A directory of another version is begun anew.
+/// Version of schema, terms and records. A directory of another version is made anew.
 pub const FORMAT: u32 = 4;
+/// Directories from this version on can be searched meanwhile. In 3, orders by an attribute take a list for a single value.
+const OLDEST_SEARCHED: u32 = 3;
 
 /// Names of the files that are not a segment's, as Tantivy gives them.
 pub const META_FILE: &str = "meta.json";
@@ -130,6 +132,16 @@ pub struct ShardReader {
 }
 
 impl ShardReader {
+    fn open(index: &Index, fields: Fields) -> Result<Self> {
+        let reader = index
+            .reader_builder()
+            .reload_policy(ReloadPolicy::Manual)
+            .doc_store_cache_num_blocks(64)
+            .try_into()
+            .map_err(Error::index("open the index for reading"))?;
+        Ok(Self { reader, fields })
+    }
+
     pub fn searcher(&self) -> Searcher {
         self.reader.searcher()
     }
@@ -465,6 +477,18 @@ fn create(path: &Path, budget: ShardBudget, discarded: Option<String>) -> Result
 }
 
 fn open_existing(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
+    let (index, fields, position) = read_existing(path)?;
+    if let Some(position) = &position
+        && position.format != FORMAT
+    {
+        return Err(Error::Damaged { what: format!("it is of format {}, not {FORMAT}", position.format) });
+    }
+    let writer = ShardWriter::new(path, index, fields, budget)?;
+    Ok(OpenedShard { writer, position, discarded: None })
+}
+
+/// What a directory holds, whatever its format, and what its last commit covers.
+fn read_existing(path: &Path) -> Result<(Index, Fields, Option<Position>)> {
     let index = Index::open_in_dir(path).map_err(Error::index("open the index"))?;
     let (expected, fields) = schema();
     if index.schema() != expected {
@@ -478,15 +502,34 @@ fn open_existing(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
             Ok(position) if position.is_partial => {
                 return Err(Error::Damaged { what: "the rebuild of it was not finished".into() });
             }
-            Ok(position) if position.format == FORMAT => Some(position),
-            Ok(position) => {
-                return Err(Error::Damaged { what: format!("it is of format {}, not {FORMAT}", position.format) });
-            }
+            Ok(position) => Some(position),
             Err(error) => return Err(Error::Damaged { what: format!("its commit payload does not read: {error}") }),
         },
     };
-    let writer = ShardWriter::new(path, index, fields, budget)?;
-    Ok(OpenedShard { writer, position, discarded: None })
+    Ok((index, fields, position))
+}
+
+/// Whether the directory is of an older format that can still be searched.
+pub fn is_outdated(path: &Path) -> bool {
+    let read = catch_unwind(AssertUnwindSafe(|| read_existing(path)));
+    let position = read.ok().and_then(|read| read.ok()).and_then(|(_, _, position)| position);
+    position.is_some_and(|position| (OLDEST_SEARCHED..FORMAT).contains(&position.format))
+}
+
+/// Opens a directory for searches alone, and tells what it covers.
+///
+/// # Errors
+/// `Damaged` if this program cannot search it; `Io`, `Index`.
+pub fn open_to_search(path: &Path) -> Result<(ShardReader, Position)> {
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let (index, fields, position) = read_existing(path)?;
+        let is_searched = |position: &Position| (OLDEST_SEARCHED..=FORMAT).contains(&position.format);
+        let Some(position) = position.filter(is_searched) else {
+            return Err(Error::Damaged { what: "it is of a format that cannot be searched".into() });
+        };
+        Ok((ShardReader::open(&index, fields)?, position))
+    }));
+    opened.unwrap_or_else(|_| Err(Error::Damaged { what: "opening it panicked".into() }))
 }
 
 impl ShardWriter {
@@ -501,13 +544,8 @@ impl ShardWriter {
             error => Error::Index { action: "open the index for writing", source: error },
         })?;
         remove_leftovers(path, &index)?;
-        let reader = index
-            .reader_builder()
-            .reload_policy(ReloadPolicy::Manual)
-            .doc_store_cache_num_blocks(64)
-            .try_into()
-            .map_err(Error::index("open the index for reading"))?;
-        let opened = Self { path: path.to_owned(), writer, reader: ShardReader { reader, fields }, index };
+        let reader = ShardReader::open(&index, fields)?;
+        let opened = Self { path: path.to_owned(), writer, reader, index };
         opened.merge_by_policy();
         Ok(opened)
     }
@@ -598,6 +636,9 @@ impl ShardWriter {
     /// [`Self::merge_by_policy`].
     pub fn begin_merge(&mut self, scope: MergeScope) -> Result<Option<MergeUnderWay>> {
         self.writer.set_merge_policy(Box::new(NoMergePolicy));
+        // A merge that ends takes its segments out of use first and out of the metadata then, with an fsync between. This
+        // waits in line behind it: segments that the metadata names now are in use, unless another merge ends right here.
+        self.writer.garbage_collect_files().wait().map_err(Error::index("wait for a merge to end"))?;
         let meta = self.index.load_metas().map_err(Error::index("read the index's metadata"))?;
         let is_wanted = |segment: &&SegmentMeta| scope == MergeScope::All || segment.has_deletes();
         let wanted: Vec<&SegmentMeta> = meta.segments.iter().filter(is_wanted).collect();
@@ -626,6 +667,12 @@ impl ShardWriter {
         let entries = std::fs::read_dir(&self.path).map_err(Error::io("list", &self.path))?;
         let is_left = |name: &OsStr| name.to_str().is_some_and(is_of_a_segment) && !named.contains(Path::new(name));
         Ok(!entries.filter_map(|entry| Some(entry.ok()?.file_name())).any(|name| is_left(&name)))
+    }
+
+    /// Ends when merges under way have.
+    pub fn close(self) -> Result<()> {
+        self.writer.set_merge_policy(Box::new(NoMergePolicy));
+        self.writer.wait_merging_threads().map_err(Error::index("wait for merges"))
     }
 
     /// Whether the directory is still what this writer opened.

@@ -119,7 +119,9 @@ pub struct Indexer {
 /// # Errors
 /// `Locked` if a process has it open.
 pub fn discard_shard(dir: &Path, partition: u32) -> Result<()> {
-    index::discard_closed(&dir.join(partition.to_string()))
+    let path = dir.join(partition.to_string());
+    index::discard_closed(&path)?;
+    index::discard(&shard::path_before(&path))
 }
 
 /// What there is of the index beyond its directory.
@@ -146,7 +148,7 @@ pub struct Status {
     pub last_commit: Option<UnixMicros>,
     /// Newest received-at time that is searchable in every shard that has any.
     pub received_at: Option<UnixMicros>,
-    /// Some shard is being made again: searches lack contexts meanwhile.
+    /// Some shard is being made again: searches lack contexts meanwhile, or what came since.
     pub is_rebuilding: bool,
     pub shards: Vec<ShardStatus>,
 }
@@ -299,9 +301,9 @@ impl Indexer {
         self.shards.iter().all(|shard| shard.is_held())
     }
 
-    /// Whether some shard is being made again, so that searches lack contexts.
+    /// Whether some shard is being made again with none before it to search, so that searches lack contexts.
     pub fn is_rebuilding(&self) -> bool {
-        self.shards.iter().any(|shard| shard.progress.lock().is_rebuilding)
+        self.shards.iter().any(|shard| shard.progress.lock().lacks_contexts())
     }
 
     /// Counts documents and files: for telemetry and pages, not for every request.

@@ -11,6 +11,7 @@ mod open_writer;
 mod bound;
 mod erase;
 mod orders;
+mod predecessor;
 
 mod restore;
 mod seed;
@@ -36,6 +37,8 @@ use crate::{Error, Result};
 use open_writer::OpenWriter;
 use orders::Orders;
 pub use orders::{MergeScope, Merged};
+pub use predecessor::path_before;
+use predecessor::{Predecessor, Renewals};
 
 /// Name under which the log knows this reader.
 pub const READER: &str = "indexer";
@@ -65,8 +68,17 @@ pub struct Progress {
     /// Newest received-at time covered by a commit.
     pub received_at: Option<UnixMicros>,
     pub rebuilds: u64,
-    /// A copy or the states of the table are being taken over: what can be searched is not all that was covered before.
+    /// The shard is being made again.
     pub is_rebuilding: bool,
+    /// Meanwhile the one before is searched. Without one, what can be searched is not all that was covered before.
+    pub has_predecessor: bool,
+}
+
+impl Progress {
+    /// Searches find less than all that was covered before.
+    pub fn lacks_contexts(&self) -> bool {
+        self.is_rebuilding && !self.has_predecessor
+    }
 }
 
 /// What searches see of a shard.
@@ -84,6 +96,7 @@ pub struct Shard {
     is_being_checked: AtomicBool,
     /// What others want done with the writer.
     orders: Orders,
+    renewals: Renewals,
     /// Wakes the task for any of these.
     wake: Notify,
     /// Whether this process works on it.
@@ -104,6 +117,7 @@ impl Shard {
             is_damaged: AtomicBool::new(false),
             is_being_checked: AtomicBool::new(false),
             orders: Orders::default(),
+            renewals: Renewals::default(),
             wake: Notify::new(),
             is_held: AtomicBool::new(true),
             turn: tokio::sync::Mutex::default(),
@@ -184,6 +198,8 @@ pub struct ShardTask {
     needs_seed: bool,
     /// What was seen lately is not known yet.
     needs_look_back: bool,
+    /// What is searched while the shard is made anew.
+    predecessor: Option<Predecessor>,
 }
 
 impl ShardTask {
@@ -203,7 +219,9 @@ impl ShardTask {
             has_no_copy: false,
             needs_seed: false,
             needs_look_back: false,
+            predecessor: None,
         };
+        task.find_predecessor()?;
         task.open_shard()?;
         // What a process that died while it took a copy over has left; one that does so now holds the lock.
         index::discard(&task.incoming())?;
@@ -228,7 +246,7 @@ impl ShardTask {
         self.has_no_copy = false;
         self.needs_restore = position.is_none() && self.surroundings.snapshots.is_some();
         self.needs_seed = position.is_none() && self.surroundings.table.is_some();
-        progress.is_rebuilding = self.needs_restore || self.needs_seed;
+        progress.is_rebuilding = self.needs_restore || self.needs_seed || self.predecessor.is_some();
         self.needs_look_back = true;
         if let Some(position) = position {
             received_at = position.received_at;
@@ -245,8 +263,10 @@ impl ShardTask {
             }
         }
         progress.next = next.unwrap_or(0);
-        progress.received_at = known_time(received_at);
-        *self.shard.reader.write() = Some(writer.reader().clone());
+        if self.predecessor.is_none() {
+            progress.received_at = known_time(received_at);
+            *self.shard.reader.write() = Some(writer.reader().clone());
+        }
         self.shard.is_damaged.store(false, Ordering::Relaxed);
         let is_suspect = self.shard.is_suspect.swap(false, Ordering::Relaxed);
         if is_suspect || index::size_bytes(writer.path()) <= CHECKED_BYTES_MAX {
@@ -305,6 +325,11 @@ impl ShardTask {
         if self.needs_look_back {
             return self.look_back().await;
         }
+        if let Some(asked) = self.shard.renewals.take() {
+            // Who asked may have gone.
+            let _ = asked.send(self.renew().await);
+            return Ok(());
+        }
         if let Some(order) = self.shard.orders.take() {
             return self.blocking(order).await;
         }
@@ -356,6 +381,7 @@ impl ShardTask {
         self.go_back_if_erased().await?;
         let bounds = self.surroundings.log.bounds(self.topic_partition()).await?;
         self.shard.progress.lock().end = bounds.end.0;
+        self.replace_predecessor(bounds.end.0);
         Ok(())
     }
 
@@ -425,7 +451,9 @@ impl ShardTask {
         let mut progress = self.shard.progress.lock();
         if let Some(committed) = open.committed.take() {
             progress.next = committed.next;
-            progress.received_at = known_time(committed.received_at);
+            if self.predecessor.is_none() {
+                progress.received_at = known_time(committed.received_at);
+            }
             progress.last_commit = Some(self.surroundings.runtime.clock.now());
             // After the commit, never before: what the log forgets must be in the index.
             self.surroundings.log.commit(READER, self.topic_partition(), Offset(committed.next));
@@ -433,7 +461,9 @@ impl ShardTask {
         if let (false, Some(next)) = (open.dirty, open.next) {
             // Nothing waits: what was read since changed nothing.
             progress.next = next.max(open.covered);
-            progress.received_at = known_time(open.received_at);
+            if self.predecessor.is_none() {
+                progress.received_at = known_time(open.received_at);
+            }
             progress.waiting_since = None;
         }
     }
@@ -451,7 +481,9 @@ impl ShardTask {
             if let Some(sequence) = self.restored_from.take() {
                 self.copies_below = Some(self.copies_below.map_or(sequence, |below| below.min(sequence)));
             }
-            *self.shard.reader.write() = None;
+            if self.predecessor.is_none() {
+                *self.shard.reader.write() = None;
+            }
             self.note_rebuild();
             match index::discard(&self.shard.path).and_then(|()| self.open_shard()) {
                 Ok(()) => return,

@@ -87,6 +87,17 @@ impl Indexer {
         shard.merge(MergeScope::All, &self.runtime.clock).await
     }
 
+    /// Makes a shard anew from the table of states and the log, beside the present one, which is searched meanwhile. Returns
+    /// its contexts.
+    ///
+    /// # Errors
+    /// `NotOpen` if there is no such shard here; `SwitchedOff` without a table; `NotCovered` if table and log do not hold all of it.
+    pub async fn renew(&self, partition: u32) -> Result<u64> {
+        let shard = self.shards.get(partition as usize).ok_or(Error::NotOpen { partition })?;
+        shard.renew(&self.runtime.clock).await?;
+        Ok(shard.reader()?.listed_contexts())
+    }
+
     /// Merges segments of all shards, one shard after the other, and removes the files of those that were merged.
     ///
     /// # Errors

@@ -69,6 +69,22 @@ def test_table_that_lost_states_is_mended(filled):
     assert "no differences" in index(filled, "check").stdout
 
 
+def test_index_is_rebuilt_while_it_is_searched(filled):
+    before = {context["key"] for context in filled.found()}
+    arguments = ["rebuild", "--online", "--server", filled.url, "--token", filled.api_token]
+    with subprocess.Popen([binary(), "index", *arguments], env=clean_environment(), stdout=subprocess.PIPE) as rebuild:
+        number = 100
+        while rebuild.poll() is None:
+            assert filled.bulk(users([number]), payloads.payload_id()).status == 202
+            assert before <= {context["key"] for context in filled.found()}
+            number += 1
+        assert rebuild.returncode == 0 and b"rebuilt 2 shards" in rebuild.stdout.read()
+    wait_equal(lambda: len(filled.found()), number)
+    assert sorted(path.name for path in (filled.data_dir / "index").iterdir()) == ["0", "1"]
+    assert index(filled, "rebuild", "--online", "--partition", "2").returncode == 2
+    assert index(filled, "rebuild").returncode == 2, "a server is asked only with --online"
+
+
 def test_bound_of_an_environment_is_kept(serve):
     server = serve(settings={"indexer": {"environment_contexts_max": 40}})
     for first in range(0, 100, 10):

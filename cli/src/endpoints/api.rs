@@ -22,6 +22,7 @@ fn router() -> Router<Shared> {
         .route("/pipeline", get(pipeline))
         .route("/index/{partition}/merge", post(merge_index))
         .route("/index/{partition}/check", post(check_index))
+        .route("/index/{partition}/rebuild", post(rebuild_index))
         .route("/dead-letters", get(dead_letters))
         .route("/dead-letters/{id}", get(dead_letter))
         .route("/projects/{project}/environments/{environment}/contexts/{kind}/{key}/evaluations", get(evaluations))
@@ -99,6 +100,14 @@ async fn merge_index(
     Path(partition): Path<String>,
 ) -> Result<Json<Value>, Refusal> {
     index_work(&shared, role, &partition, IndexWork::Merge).await
+}
+
+async fn rebuild_index(
+    State(shared): State<Shared>,
+    Extension(role): Extension<Role>,
+    Path(partition): Path<String>,
+) -> Result<Json<Value>, Refusal> {
+    index_work(&shared, role, &partition, IndexWork::Rebuild).await
 }
 
 /// `?repair=true`

@@ -164,6 +164,7 @@ async fn work_on_the_index_is_for_writers() {
     };
     for (path, did) in [
         ("1/merge", "Merge"),
+        ("1/rebuild", "Rebuild"),
         ("0/check", "Check { repairs: false }"),
         ("0/check?repair=true", "Check { repairs: true }"),
     ] {

@@ -1,4 +1,4 @@
-//! `tidegate index merge` and `tidegate index check`: work that a running server does on its index, shard by shard.
+//! `tidegate index merge`, `check` and `rebuild --online`: work that a running server does on its index, shard by shard.
 
 use std::io::Write;
 
@@ -6,7 +6,7 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::args::{Common, IndexCheck, IndexMerge, Server};
+use crate::args::{Common, IndexCheck, IndexMerge, IndexRebuild, Server};
 use crate::client::Api;
 use crate::dev_keys::DevKeys;
 use crate::{UsageError, command_runtime, config};
@@ -43,6 +43,13 @@ pub fn check(arguments: &IndexCheck) -> anyhow::Result<()> {
         repaired if arguments.repair => bail!("{repaired} of {differences} differences mended"),
         _ => bail!("there are {differences} differences; --repair mends them"),
     }
+}
+
+pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
+    let done = in_each_shard(&arguments.common, &arguments.server, &arguments.partitions, "rebuild")?;
+    let contexts: u64 = done.iter().filter_map(|shard| shard["contexts"].as_u64()).sum();
+    writeln!(std::io::stdout(), "rebuilt {} shards, which have {contexts} contexts", done.len())?;
+    Ok(())
 }
 
 /// Has `work` done in each shard, or in the given ones, and shows how far it is.

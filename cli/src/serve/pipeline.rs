@@ -146,6 +146,7 @@ async fn work_on(indexer: &Indexer, partition: u32, work: IndexWork) -> anyhow::
             let merged = indexer.merge_whole(partition).await?;
             json!({"partition": partition, "segments": merged.segments, "removedDocuments": merged.removed_documents})
         }
+        IndexWork::Rebuild => json!({"partition": partition, "contexts": indexer.renew(partition).await?}),
         IndexWork::Check { repairs } => {
             let checked = indexer.check(partition, repairs).await?.context("there is no table to check against")?;
             json!({

@@ -49,7 +49,7 @@ impl ShardTask {
             // What a copy that did not serve has left.
             index::discard(&incoming)?;
             self.has_no_copy = true;
-            self.shard.progress.lock().is_rebuilding = self.needs_seed;
+            self.shard.progress.lock().is_rebuilding = self.needs_seed || self.predecessor.is_some();
             return Ok(());
         };
         // Frees the lock. Who searches sees what was there until the new one is open.

@@ -39,7 +39,7 @@ impl ShardTask {
         let is_known = position.next.is_some() || states > 0;
         self.blocking(move |open, surroundings| open.finish_taking_over(next, is_known, surroundings)).await?;
         self.needs_seed = false;
-        self.shard.progress.lock().is_rebuilding = false;
+        self.shard.progress.lock().is_rebuilding = self.predecessor.is_some();
         if is_known {
             tracing::info!(partition, states, next, "index made again from the table, reading on from the log");
         }
