@@ -6,6 +6,7 @@
 //! has it. Long posting lists are counted by sample: a weight may be an estimate and says so, a listed name or value is never
 //! dead.
 
+mod named;
 pub mod tops;
 pub mod values;
 
@@ -17,6 +18,8 @@ use hashbrown::HashMap;
 use tantivy::postings::TermInfo;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{InvertedIndexReader, Searcher, SegmentReader};
+
+use named::Named;
 
 use crate::filter::fold_case;
 use crate::scan::{Accept, Scan};
@@ -147,20 +150,22 @@ fn names_of_segment(
         Some(kind) => start.text(kind, NAME_BYTES_MAX).0,
         None => start.0,
     };
+    let longest = wanted.prefixes.iter().max_by_key(|prefix| prefix.len()).map_or("", |prefix| prefix);
+    let named = Named::new(scan_start, wanted.kind.is_some(), longest);
+    let mut stream = index.terms().search(&named).into_stream()?;
     let mut reads = 0;
-    Scan::prefix(scan_start, Accept::All).for_each(index, |term, info| {
+    while reads < TERMS_READ_MAX && stream.advance() {
         reads += 1;
-        if let Some((kind, pointer, how)) = read_exists(&term[after_family..])
+        if let Some((kind, pointer, how)) = read_exists(&stream.key()[after_family..])
             && is_listed(how)
             && wanted.accepts(&pointer)
         {
-            let weight = weigh(info)?;
+            let weight = weigh(stream.value())?;
             if weight.contexts > 0 {
                 names.entry((kind, pointer)).or_default().add(how, weight);
             }
         }
-        Ok(reads < TERMS_READ_MAX)
-    })?;
+    }
     Ok(reads < TERMS_READ_MAX)
 }
 

@@ -116,7 +116,7 @@ def test_100_000_names_of_attributes(victim, bounded):
     assert answer.status == 200
     (users,) = [item for item in answer.json()["items"] if item["kind"] == "user"]
     assert 0 < len(users["names"]) <= 100
-    path = f"/v2/{OTHER.path}/context-attributes?filter=name%20startsWith%20attribute-9999"
+    path = f"/v2/{OTHER.path}/context-attributes?limit=100&filter=name%20startsWith%20attribute-9999"
     answer = victim.api("GET", path)
     (users,) = [item for item in answer.json()["items"] if item["kind"] == "user"]
     assert {name["name"] for name in users["names"]} == {
