@@ -17,7 +17,7 @@ use events::context::context_hash;
 use events::{Environment, LogBatch, Offset, SightingsBatch, Topic, TopicPartition, schema};
 use indexer::attribute::AttributePath;
 use indexer::filter::Subject;
-use indexer::{AttributeSort, BestMatch, Config, Filter, Indexer, Ranking, SearchRequest, Sort};
+use indexer::{Ask as _, AttributeSort, BestMatch, Config, Filter, Indexer, Ranking, SearchRequest, Sort};
 use runtime::{ByteSize, Runtime, Shutdown};
 
 pub const PARTITIONS: u32 = 2;

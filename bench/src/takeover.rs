@@ -14,7 +14,7 @@ use compactor::{Storage, StorageConfig};
 use eventlog::memory::MemoryLog;
 use events::Environment;
 use indexer::filter::Subject;
-use indexer::{Beyond, Config, Filter, Indexer, SearchRequest, SnapshotStore, Sort};
+use indexer::{Ask as _, Beyond, Config, Filter, Indexer, SearchRequest, SnapshotStore, Sort};
 use runtime::{Runtime, Shutdown};
 use tokio::task::JoinHandle;
 

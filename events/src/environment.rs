@@ -38,7 +38,7 @@ impl fmt::Debug for EnvironmentConfig {
 }
 
 /// A project's environment. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Environment {
     pub project: Arc<str>,
     pub key: Arc<str>,

@@ -7,6 +7,7 @@
 
 mod access;
 mod answers;
+mod asker;
 mod attributes;
 mod contexts;
 mod erasures;
@@ -16,6 +17,7 @@ mod kinds;
 mod params;
 mod rates;
 mod routes;
+mod shards;
 mod users;
 
 use std::sync::Arc;
@@ -29,16 +31,19 @@ use events::Environment;
 use http::header::{self, HeaderName, HeaderValue};
 use http::request::Parts;
 use http::{HeaderMap, Method, StatusCode};
+use runtime::Runtime;
 use tokio::sync::Semaphore;
 
 pub use access::{ApiAccess, ApiToken, Generation, Role};
 pub use answers::rfc3339;
+pub use asker::Source;
 pub use erasures::{AskedErasure, ErasureRefusal, ErasureSubject, Erasures, ID_PREFIX};
 pub use rates::RateLimits;
+pub use shards::shards_router;
 
-use crate::Indexer;
 use crate::wish::{self, Wish};
 use answers::{Answer, Problem};
+use asker::{Asker, Lacks};
 use export::Exports;
 use kinds::KindBook;
 use rates::{Rates, Verdict};
@@ -66,11 +71,11 @@ const EXPOSED_HEADERS: &str = "X-Ratelimit-Global-Remaining, X-Ratelimit-Route-R
                                Retry-After, X-Tidegate-Index, X-Tidegate-Continuation-Token, X-Tidegate-Row-Count, \
                                X-Tidegate-Total-Count";
 /// Says `rebuilding` where an answer may lack contexts because a lost index is coming back, and `partial` where it may
-/// because the search reached its budget.
+/// because the search reached its budget or shards are missing.
 const INDEX_STATE: HeaderName = HeaderName::from_static("x-tidegate-index");
 
 struct Api {
-    indexer: Arc<Indexer>,
+    source: Source,
     access: ApiAccess,
     searches: Arc<Semaphore>,
     large_bodies: Semaphore,
@@ -80,11 +85,11 @@ struct Api {
 }
 
 /// Answers everything under `/api/v2`.
-pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
+pub fn router(source: impl Into<Source>, access: ApiAccess) -> Router {
     let kinds = KindBook::open(access.kinds_file.clone());
     let rates = Rates::new(access.rate_limits);
     let api = Arc::new(Api {
-        indexer,
+        source: source.into(),
         access,
         searches: Arc::new(Semaphore::new(SEARCHES_MAX)),
         large_bodies: Semaphore::new(LARGE_BODIES_MAX),
@@ -102,19 +107,20 @@ pub fn router(indexer: Arc<Indexer>, access: ApiAccess) -> Router {
 async fn handle(State(api): State<Arc<Api>>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
     let mut limits = None;
+    let lacks = Arc::new(Lacks::default());
     let mut response = if parts.method == Method::OPTIONS {
         preflight()
     } else {
-        match api.answer(&parts, body, &mut limits).await {
+        match api.answer(&parts, body, &mut limits, &lacks).await {
             Ok(answer) => {
-                let is_partial = answer.is_partial || !api.indexer.is_whole();
+                let is_partial = answer.is_partial || lacks.shards();
                 let mut response = answer.response;
-                if let Some(state) = index_state(api.indexer.is_rebuilding(), is_partial) {
+                if let Some(state) = index_state(lacks.rebuilding(), is_partial) {
                     response.headers_mut().insert(INDEX_STATE, HeaderValue::from_static(state));
                 }
                 response
             }
-            Err(problem) => problem.into_response(api.indexer.runtime().entropy.uuid(), parts.uri.path()),
+            Err(problem) => problem.into_response(api.runtime().entropy.uuid(), parts.uri.path()),
         }
     };
     if let Some(verdict) = limits {
@@ -156,11 +162,30 @@ struct Call<'a> {
     path: &'a str,
     query: &'a str,
     role: Role,
+    /// What answers lacked so far.
+    lacks: &'a Arc<Lacks>,
+}
+
+impl Call<'_> {
+    /// What is answered where nothing was found: not that there is nothing, if it may be in a shard that is missing.
+    fn unless_lacking(&self, nothing: Problem) -> Problem {
+        if self.lacks.shards() { Problem::shards_are_missing() } else { nothing }
+    }
 }
 
 impl Api {
-    /// Serves a request. `limits`: where to put what the rate limits say of it.
-    async fn answer(&self, parts: &Parts, body: Body, limits: &mut Option<Verdict>) -> Result<Answer, Problem> {
+    fn runtime(&self) -> &Runtime {
+        self.source.runtime()
+    }
+
+    /// Serves a request. `limits`: where to put what the rate limits say of it; `lacks`: what the answer lacks.
+    async fn answer(
+        &self,
+        parts: &Parts,
+        body: Body,
+        limits: &mut Option<Verdict>,
+        lacks: &Arc<Lacks>,
+    ) -> Result<Answer, Problem> {
         let method = effective_method(parts)?;
         let path = parts.uri.path();
         let matched = routes::find(path);
@@ -191,14 +216,16 @@ impl Api {
         if !matched.route.allows(&method) {
             return Err(Problem::method_not_allowed());
         }
-        *limits = self.rates.take(matched.route, &method, self.indexer.runtime().clock.now());
+        *limits = self.rates.take(matched.route, &method, self.runtime().clock.now());
         if limits.is_some_and(|verdict| !verdict.is_allowed) {
             return Err(Problem::rate_limited());
         }
         let query = parts.uri.query().unwrap_or_default();
         match environment {
-            Some(environment) => self.serve(&Call { environment, path, query, role }, &matched, &method, body).await,
-            None if matched.route == Route::Kinds => self.context_kinds(matched.place(0), path, query).await,
+            Some(environment) => {
+                self.serve(&Call { environment, path, query, role, lacks }, &matched, &method, body).await
+            }
+            None if matched.route == Route::Kinds => self.context_kinds(matched.place(0), path, query, lacks).await,
             None => self.upsert_kind(matched.place(0), matched.place(1), &read_body(body, BODY_BYTES_MAX).await?),
         }
     }
@@ -243,25 +270,26 @@ impl Api {
         let Some(log) = &self.access.log else {
             return Err(Problem::unavailable("this process cannot write to the log"));
         };
-        let now = self.indexer.runtime().clock.now();
+        let now = self.runtime().clock.now();
         match wish::append(log.as_ref(), environment, wishes, now).await {
             Ok(()) => Ok(()),
             Err(error) => Err(Problem::unavailable("the log takes nothing now").with_detail(error.to_string())),
         }
     }
 
-    /// Runs a search where blocking on files is allowed.
+    /// Runs a search where blocking is allowed. `lacks`: where to note what its answers lack.
     async fn blocking<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&Indexer) -> crate::Result<T> + Send + 'static,
+        lacks: &Arc<Lacks>,
+        work: impl FnOnce(&Asker) -> crate::Result<T> + Send + 'static,
     ) -> Result<T, Problem> {
         let permit = Arc::clone(&self.searches).acquire_owned().await;
         let permit = permit.map_err(|_| Problem::unavailable("shutting down"))?;
-        let indexer = Arc::clone(&self.indexer);
+        let asker = Asker { source: self.source.clone(), lacks: Arc::clone(lacks) };
         // A search whose client has gone runs on to its end, and counts as running until then; one that waits never begins.
         let work = move || {
             let _permit = permit;
-            work(&indexer)
+            work(&asker)
         };
         match tokio::task::spawn_blocking(work).await {
             Ok(result) => Ok(result?),

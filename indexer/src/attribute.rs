@@ -4,10 +4,11 @@
 //! `kind` is an attribute like others when named, `_meta` never is. Null counts as absent.
 //! Source: context-search-api sections 3, 6.2 and 7.1.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 /// Where an attribute is: names of nested objects, outermost first. Never empty.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct AttributePath(Vec<String>);
 
 impl AttributePath {

@@ -40,6 +40,12 @@ pub enum Error {
     Panicked { action: &'static str },
     #[error("the filter matches more than {max} contexts whose versions would have to be compared one by one")]
     TooBroad { max: u64 },
+    #[error("no process with a part of the index answers: {why}")]
+    Unreached { why: String },
+    #[error("{message}")]
+    Refused { kind: ErrorKind, message: String },
+    #[error("what the export had located is not there any more")]
+    RowsGone,
     #[error(transparent)]
     Log(#[from] eventlog::Error),
 }
@@ -58,7 +64,10 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Filter(_) => ErrorKind::Reject,
+            Self::Refused { kind, .. } => *kind,
             Self::NotOpen { .. }
+            | Self::Unreached { .. }
+            | Self::RowsGone
             | Self::StillRead { .. }
             | Self::NotOurs { .. }
             | Self::Table { .. }

@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use tantivy::{DocAddress, Searcher};
 
+use crate::ask::Ask as _;
 use crate::index::ShardReader;
 use crate::page::{Place, Sort};
 use crate::search::{Effort, FoundContext, SearchRequest};
@@ -48,16 +49,29 @@ impl Indexer {
     ///
     /// # Errors
     /// As [`Self::search`], but never `TooBroad`.
-    pub fn export_window<'a>(&'a self, request: &'a SearchRequest, counts: bool) -> Result<Window<'a>> {
+    pub fn export_window<'a>(&self, request: &'a SearchRequest, counts: bool) -> Result<Window<'a>> {
+        let kinds = self.kinds_for(&request.environment, &request.filter)?;
+        self.window(&self.held(), request, &kinds, counts)
+    }
+
+    /// [`Self::export_window`] over these shards. `kinds`: those that are stored in any shard, as far as the filter depends on
+    /// them.
+    pub(crate) fn window<'a>(
+        &self,
+        shards: &[Arc<Shard>],
+        request: &'a SearchRequest,
+        kinds: &[String],
+        counts: bool,
+    ) -> Result<Window<'a>> {
         assert!(request.sort == Sort::KindKey, "exports have the default order");
-        let question = self.question(request, None, Effort::Whole { counts })?;
+        let question = self.question(request, kinds.into(), None, Effort::Whole { counts });
         let (mut rows, mut readers, mut total) = (Vec::new(), Vec::new(), Some(0));
-        for (number, shard) in self.held().into_iter().enumerate() {
-            let located = shard.guarded("an export", || self.hits_of(&shard, &question))?;
+        for (number, shard) in shards.iter().enumerate() {
+            let located = shard.guarded("an export", || self.hits_of(shard, &question))?;
             total = total.zip(located.total).map(|(sum, of_shard)| sum + of_shard);
             let row = |hit: crate::page::Hit| Row { place: hit.place, shard: number, address: hit.address };
             rows.extend(located.hits.into_iter().map(row));
-            readers.push((shard, located.reader, located.searcher));
+            readers.push((Arc::clone(shard), located.reader, located.searcher));
         }
         rows.sort_unstable_by(|left, right| left.place.cmp(&right.place));
         let has_more = rows.len() > request.limit;
@@ -81,12 +95,19 @@ impl Window<'_> {
         &self,
         mut visit: impl FnMut(FoundContext) -> std::result::Result<(), E>,
     ) -> std::result::Result<(), E> {
-        for row in &self.rows {
-            let (shard, reader, searcher) = &self.readers[row.shard];
-            let read = || reader.record(searcher, row.address);
-            let record = shard.guarded("an export", read)?;
-            visit(self.question.found(record))?;
-        }
-        Ok(())
+        (0..self.len()).try_for_each(|row| visit(self.read(row)?))
+    }
+
+    /// Where the rows are, in order.
+    pub(crate) fn places(&self) -> impl Iterator<Item = &Place> {
+        self.rows.iter().map(|row| &row.place)
+    }
+
+    /// The row of this number.
+    pub(crate) fn read(&self, row: usize) -> Result<FoundContext> {
+        let row = &self.rows[row];
+        let (shard, reader, searcher) = &self.readers[row.shard];
+        let record = shard.guarded("an export", || reader.record(searcher, row.address))?;
+        Ok(self.question.found(record))
     }
 }

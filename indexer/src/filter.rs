@@ -17,7 +17,10 @@ mod tests;
 pub use fields::{Field, Scope, Subject};
 pub use value::{FilterTime, canonical, fold_case, number_text, same, words};
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+use crate::wire;
 
 /// Longest filter text.
 pub const FILTER_BYTES_MAX: usize = 8192;
@@ -37,14 +40,14 @@ pub const FORGIVING_LETTERS_MAX: usize = 24;
 pub const WORD_BYTES_MAX: usize = 64;
 
 /// A filter that passed all checks.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Filter {
     /// None: everything matches.
     pub root: Option<Expr>,
 }
 
 /// Predicates joined by AND and OR.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Expr {
     And(Vec<Expr>),
     Or(Vec<Expr>),
@@ -52,7 +55,7 @@ pub enum Expr {
 }
 
 /// One condition on one field.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Predicate {
     pub field: Field,
     pub test: Test,
@@ -61,14 +64,14 @@ pub struct Predicate {
 }
 
 /// What is asked of the field's value. For text fields every value is a `Value::String`.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Test {
-    Equals(Value),
+    Equals(#[serde(with = "wire::value")] Value),
     /// A list under `equals` of the older notation: any of these.
-    EqualsOneOf(Vec<Value>),
-    NotEquals(Value),
-    AnyOf(Vec<Value>),
-    Contains(Vec<Value>),
+    EqualsOneOf(#[serde(with = "wire::values")] Vec<Value>),
+    NotEquals(#[serde(with = "wire::value")] Value),
+    AnyOf(#[serde(with = "wire::values")] Vec<Value>),
+    Contains(#[serde(with = "wire::values")] Vec<Value>),
     StartsWith(String),
     Exists(bool),
     Before(FilterTime),
@@ -78,7 +81,7 @@ pub enum Test {
 }
 
 /// A text to be found by its words.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Phrase {
     /// All of it in lower case, without blanks around it.
     pub folded: String,

@@ -7,13 +7,13 @@
 
 use std::sync::Arc;
 
-use events::Environment;
 use events::context::{canonical_key, canonical_parts};
 use runtime::UnixMicros;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
+use crate::filter::Filter;
 use crate::filter::evaluate::{InstanceCandidate, instance_matches};
-use crate::filter::{Expr, Field, Filter, Predicate, Test};
 use crate::fold::anonymous_kinds;
 use crate::matches::{EXAMINED_MAX, Examine};
 use crate::page::{PageCollector, Place, Sort, Time};
@@ -23,7 +23,6 @@ use crate::scan::Budget;
 use crate::search::SearchRequest;
 use crate::shard::Shard;
 use crate::terms::EnvironmentPrefix;
-use crate::wish::Wish;
 use crate::{Error, Indexer, Result};
 
 /// Stands between the order of an instance and the application of a version of it in a place. No text has this byte, and
@@ -31,7 +30,7 @@ use crate::{Error, Indexer, Result};
 const VERSION_MARK: u8 = 0xFF;
 
 /// One version of an instance.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FoundInstance {
     /// Canonical key of its parts.
     pub canonical: String,
@@ -80,37 +79,14 @@ impl FoundInstance {
 type Order = (i64, Vec<u8>, Vec<u8>);
 
 impl Indexer {
-    /// One page of the instances that match. Blocks on files.
-    ///
-    /// # Errors
-    /// As [`Self::search`].
-    pub fn search_instances(&self, request: &SearchRequest) -> Result<InstancePage> {
-        let _timer = self.metrics.search_seconds.start_timer();
-        let budget = Budget::new(self.config.search_budget);
-        let after = request.after.as_ref().map(order_of);
-        let (mut found, mut total) = (Vec::new(), 0);
-        for shard in &self.held() {
-            let search = || self.search_instances_of(shard, request, after.as_ref(), &budget);
-            let (records, matched) = shard.guarded("a search for instances", search)?;
-            found.extend(records);
-            total += matched;
-        }
-        found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-        let has_more = found.len() > request.limit;
-        found.truncate(request.limit);
-        let next = if has_more { found.last().map(|(order, _)| place_of(order)) } else { None };
-        let is_partial = budget.is_exceeded();
-        self.metrics.partial_searches.inc_by(u64::from(is_partial));
-        Ok(InstancePage { instances: found.into_iter().map(|(_, found)| found).collect(), total, next, is_partial })
-    }
-
-    fn search_instances_of(
+    /// The first records of one shard, some more than the limit, and how many instances match in all.
+    pub(crate) fn search_instances_of(
         &self,
         shard: &Shard,
         request: &SearchRequest,
-        after: Option<&Order>,
         budget: &Budget,
-    ) -> Result<(Vec<(Order, FoundInstance)>, u64)> {
+    ) -> Result<(Vec<(Place, FoundInstance)>, u64)> {
+        let after = request.after.as_ref().map(order_of);
         let reader = shard.reader()?;
         let searcher = reader.searcher();
         let cutoff = self.cutoff();
@@ -122,7 +98,7 @@ impl Indexer {
             sort: request.sort,
             ranker: None,
             time: Time::OfInstance,
-            after: after.map(|(time_key, order, _)| Place { time_key: *time_key, order: order.clone() }),
+            after: after.as_ref().map(|(time_key, order, _)| Place { time_key: *time_key, order: order.clone() }),
             // Some versions of the instance there may be on the page before, others on this.
             with_after: true,
             count: request.limit + 1,
@@ -142,63 +118,17 @@ impl Indexer {
             for version in versions_of(&record, cutoff) {
                 let application = version.application.clone().unwrap_or_default().into_bytes();
                 let order = (hit.place.time_key, hit.place.order.clone(), application);
-                if version_matches(&request.filter, &version) && after.is_none_or(|after| order > *after) {
-                    found.push((order, version));
+                if version_matches(&request.filter, &version) && after.as_ref().is_none_or(|after| order > *after) {
+                    found.push((place_of(&order), version));
                 }
             }
         }
         Ok((found, hits.total))
     }
-
-    /// Versions of the instance with this canonical key, one per application that reported it. Empty if it is unknown.
-    pub fn instance(&self, environment: &Environment, canonical: &str) -> Result<Vec<FoundInstance>> {
-        let prefix = EnvironmentPrefix::new(environment);
-        let mut identities = vec![prefix.identity(INSTANCE_KIND, canonical)];
-        if let Some([(kind, key)]) = canonical_parts(canonical).as_deref() {
-            identities.push(prefix.identity(kind, key));
-        }
-        let cutoff = self.cutoff();
-        let mut versions = Vec::new();
-        for shard in &self.held() {
-            for identity in &identities {
-                let record = shard.guarded("a look-up of an instance", || shard.reader()?.find(identity))?;
-                versions.extend(record.iter().flat_map(|record| versions_of(record, cutoff)));
-            }
-        }
-        Ok(versions)
-    }
-
-    /// What is to be forgotten so that an instance is gone: itself, and those of its parts that no other instance holds.
-    /// Empty if it is unknown.
-    pub fn deletion_of_instance(&self, environment: &Environment, canonical: &str) -> Result<Vec<Wish>> {
-        let parts = canonical_parts(canonical).unwrap_or_default();
-        let Some((first_kind, first_key)) = parts.first() else { return Ok(Vec::new()) };
-        if self.instance(environment, canonical)?.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut wishes = vec![Wish::instance(first_kind, first_key, canonical)];
-        for (kind, key) in &parts {
-            if !self.is_held_elsewhere(environment, kind, key, canonical)? {
-                wishes.push(Wish::context(kind, key));
-            }
-        }
-        Ok(wishes)
-    }
-
-    /// Whether an instance other than `canonical` has this part.
-    fn is_held_elsewhere(&self, environment: &Environment, kind: &str, key: &str, canonical: &str) -> Result<bool> {
-        let is = |field, test| Expr::Is(Predicate { field, test, at: 0 });
-        let part = is(Field::KindKeys, Test::Contains(vec![format!("{kind}:{key}").into()]));
-        let other = is(Field::Id, Test::NotEquals(instance_id(canonical).into()));
-        let filter = Filter { root: Some(Expr::And(vec![part, other])) };
-        let environment = environment.clone();
-        let request = SearchRequest { environment, filter, sort: Sort::KindKey, limit: 1, after: None };
-        Ok(!self.search_instances(&request)?.instances.is_empty())
-    }
 }
 
 /// Versions of an instance within retention: those of a combination, or those in which a context was seen alone.
-fn versions_of(record: &ContextRecord, cutoff: i64) -> Vec<FoundInstance> {
+pub(crate) fn versions_of(record: &ContextRecord, cutoff: i64) -> Vec<FoundInstance> {
     if !record.is_listed() {
         return Vec::new();
     }
@@ -234,7 +164,8 @@ fn place_of((time_key, order, application): &Order) -> Place {
     Place { time_key: *time_key, order: [order.as_slice(), &[VERSION_MARK], application].concat() }
 }
 
-fn order_of(place: &Place) -> Order {
+/// Orders places as the records there are ordered.
+pub(crate) fn order_of(place: &Place) -> Order {
     match place.order.iter().rposition(|byte| *byte == VERSION_MARK) {
         Some(at) => (place.time_key, place.order[..at].to_vec(), place.order[at + 1..].to_vec()),
         None => (place.time_key, place.order.clone(), Vec::new()),

@@ -41,6 +41,7 @@ mod terms;
 pub mod filter;
 mod query;
 mod scan;
+mod wire;
 
 mod export;
 mod instances;
@@ -51,6 +52,10 @@ mod ranked;
 mod search;
 mod token;
 mod wish;
+
+mod ask;
+
+mod peers;
 
 pub mod api;
 
@@ -67,6 +72,7 @@ use runtime::{Runtime, Shutdown, UnixMicros};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+pub use ask::Ask;
 pub use config::{Config, Snapshots};
 pub use error::{Error, Result};
 pub use filter::{Filter, FilterError};
@@ -76,6 +82,7 @@ pub use lookup::values::Values;
 pub use lookup::within::Within;
 pub use lookup::{NameWeight, Names, Weight};
 pub use page::{Place, Sort};
+pub use peers::{ANSWER_BYTES_MAX, Peers, PeersConfig, ShardState, Transport};
 pub use ranked::{AttributeSort, BestMatch, Ranking};
 pub use search::{FoundContext, SearchPage, SearchRequest};
 pub use shard::{MergeScope, Merged};

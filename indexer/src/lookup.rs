@@ -15,6 +15,7 @@ pub mod within;
 use std::ops::AddAssign;
 
 use hashbrown::HashMap;
+use serde::{Deserialize, Serialize};
 use tantivy::postings::TermInfo;
 use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{InvertedIndexReader, Searcher, SegmentReader};
@@ -31,7 +32,7 @@ const TERMS_READ_MAX: usize = 50_000;
 const SAMPLE_MAX: u64 = 20_000;
 
 /// How many contexts there are.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Weight {
     pub contexts: u64,
     /// Not all of them were counted.
@@ -56,10 +57,17 @@ impl AddAssign for Weight {
 }
 
 /// Weight of one attribute name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NameWeight {
     pub weight: Weight,
     pub redacted: bool,
+}
+
+impl AddAssign for NameWeight {
+    fn add_assign(&mut self, other: Self) {
+        self.weight += other.weight;
+        self.redacted |= other.redacted;
+    }
 }
 
 impl NameWeight {

@@ -25,14 +25,16 @@ pub struct Metrics {
     pub lookup_seconds: Histogram,
 }
 
+/// A histogram of times from a millisecond to ten seconds.
+pub fn seconds(name: &str, help: &str) -> Histogram {
+    let options = HistogramOpts::new(name, help).buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]);
+    Histogram::with_opts(options).expect("constant name")
+}
+
 impl Metrics {
     pub fn new(telemetry: &Telemetry) -> Self {
         let counter = |name: &str, help: &str| telemetry.register(IntCounter::new(name, help).expect("constant name"));
-        let seconds = |name: &str, help: &str| {
-            let options =
-                HistogramOpts::new(name, help).buckets(vec![0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0]);
-            telemetry.register(Histogram::with_opts(options).expect("constant name"))
-        };
+        let seconds = |name: &str, help: &str| telemetry.register(self::seconds(name, help));
         Self {
             sightings: counter("tidegate_index_sightings_total", "Sightings read from the log."),
             unchanged_sightings: counter(

@@ -8,6 +8,7 @@ use std::cmp::Ordering;
 use std::collections::BinaryHeap;
 use std::ops::Bound;
 
+use serde::{Deserialize, Serialize};
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::{BytesColumn, Column};
 use tantivy::schema::Field;
@@ -16,9 +17,10 @@ use tantivy::{DocAddress, DocId, Score, SegmentReader};
 use crate::index::{ALONE_AT, LAST_SEEN, ORDER};
 use crate::matches::{Examine, Examiner};
 use crate::ranked::{Ranker, Ranks};
+use crate::wire;
 
 /// The orders that a client may ask for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Sort {
     /// Kind, then key.
     #[default]
@@ -82,10 +84,11 @@ impl Sort {
 }
 
 /// A place in an order.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Place {
     /// Or what comes first in an order that is not by time.
     pub time_key: i64,
+    #[serde(with = "wire::bytes")]
     pub order: Vec<u8>,
 }
 

@@ -12,6 +12,7 @@ mod walk;
 pub use key::AttributeSort;
 pub use matching::{BestMatch, Ranker, Ranks};
 
+use serde::{Deserialize, Serialize};
 use tantivy::schema::IndexRecordOption;
 
 use crate::Result;
@@ -24,7 +25,7 @@ use walk::Walk;
 const BASIC: IndexRecordOption = IndexRecordOption::Basic;
 
 /// By what contexts are ordered, where it is none of [`crate::Sort`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Ranking {
     Attribute(AttributeSort),
     BestMatch(BestMatch),

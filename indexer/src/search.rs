@@ -1,21 +1,19 @@
-//! Searches and look-ups over all shards of this process.
+//! Searches over one shard.
 //!
-//! In: a checked filter and a place. Out: the records of one page. Each shard answers for itself with its first matches
-//! after the place, in order, and its total; merging needs nothing else, so a peer's answer can be merged the same way.
+//! In: a checked filter and a place. Out: the first matches after the place, in order, and how many there are in all. Merging
+//! the answers of shards needs nothing else, see `ask`.
 
 use std::sync::Arc;
 
 use events::Environment;
 use runtime::UnixMicros;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tantivy::Searcher;
 
-use crate::attribute::AttributePath;
+use crate::filter::Filter;
 use crate::filter::evaluate::{Candidate, matches};
-use crate::filter::{Field, Filter, Scope};
 use crate::index::{ShardReader, order_bytes};
-use crate::lookup::values::{Tally, Values, Wanted};
-use crate::lookup::{self, Names, WantedNames};
 use crate::matches::{EXAMINED_MAX, Examine, MatchCollector, Matches};
 use crate::page::{Hit, PageCollector, Place, Sort, Time};
 use crate::query::{Compiled, Ground, compile};
@@ -27,7 +25,7 @@ use crate::terms::EnvironmentPrefix;
 use crate::{Error, Indexer, Result};
 
 /// One search.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SearchRequest {
     pub environment: Environment,
     pub filter: Filter,
@@ -46,12 +44,12 @@ pub struct SearchPage {
     pub total: u64,
     /// Place of the last record, if there are more.
     pub next: Option<Place>,
-    /// The search reached its budget: there may be more matches than these.
+    /// There may be more matches than these: the search reached its budget, or shards are missing.
     pub is_partial: bool,
 }
 
 /// A context, or one version of it, that was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct FoundContext {
     pub kind: String,
     pub key: String,
@@ -154,79 +152,38 @@ impl Question<'_> {
 }
 
 impl Indexer {
-    /// One page of the contexts that match. Blocks on files: call it where that is allowed.
-    ///
-    /// # Errors
-    /// `NotOpen` while a shard is being begun anew; `TooBroad`; `Index` and `Damaged`.
-    pub fn search(&self, request: &SearchRequest) -> Result<SearchPage> {
-        self.search_since(request, None)
-    }
-
-    /// [`Self::search`] over contexts last seen at `since` or later.
-    ///
-    /// # Errors
-    /// As [`Self::search`].
-    pub fn search_since(&self, request: &SearchRequest, since: Option<UnixMicros>) -> Result<SearchPage> {
-        let _timer = self.metrics.search_seconds.start_timer();
-        self.answer(&self.question(request, since, Effort::Bounded)?)
-    }
-
-    /// [`Self::search`] in another order; that of the request does not count.
-    ///
-    /// # Errors
-    /// As [`Self::search`].
-    pub fn search_ranked(&self, request: &SearchRequest, ranking: &Ranking) -> Result<SearchPage> {
-        let _timer = self.metrics.search_seconds.start_timer();
-        let question = self.question(request, None, Effort::Bounded)?;
-        let kinds = self.kinds(question.environment)?.into();
-        self.answer(&Question { ranking: Some(ranking), kinds, ..question })
-    }
-
-    fn answer(&self, question: &Question<'_>) -> Result<SearchPage> {
-        let limit = question.request.limit;
-        let mut found = Vec::new();
-        let mut total = 0;
-        for shard in &self.held() {
-            let (contexts, matched) = shard.guarded("a search", || self.search_shard(shard, question))?;
-            found.extend(contexts);
-            total += matched;
-        }
-        found.sort_unstable_by(|(left, _), (right, _)| left.cmp(right));
-        let has_more = found.len() > limit;
-        found.truncate(limit);
-        let next = if has_more { found.last().map(|(place, _)| place.clone()) } else { None };
-        let contexts = found.into_iter().map(|(_, context)| context).collect();
-        let is_partial = question.is_partial();
-        self.metrics.partial_searches.inc_by(u64::from(is_partial));
-        Ok(SearchPage { contexts, total, next, is_partial })
-    }
-
+    /// `kinds`: those that are stored in any shard, sorted, as far as the filter depends on them.
     pub(crate) fn question<'a>(
         &self,
         request: &'a SearchRequest,
+        kinds: Arc<[String]>,
         since: Option<UnixMicros>,
         effort: Effort,
-    ) -> Result<Question<'a>> {
+    ) -> Question<'a> {
         let environment = EnvironmentPrefix::new(&request.environment);
         let budget = match effort {
             Effort::Bounded => self.config.search_budget,
             Effort::Whole { .. } => u64::MAX,
         };
-        Ok(Question {
+        Question {
             request,
             ranking: None,
             environment,
-            kinds: self.stored_kinds(environment, &request.filter)?.into(),
+            kinds,
             cutoff: since.map_or(i64::MIN, |since| since.0).max(self.cutoff()),
             by_version: request.filter.names_application(),
             budget: Budget::new(budget),
             ranking_budget: Budget::new(budget),
             effort,
-        })
+        }
     }
 
     /// The first matches of one shard, one more than the limit, and how many there are in all.
-    fn search_shard(&self, shard: &Shard, question: &Question<'_>) -> Result<(Vec<(Place, FoundContext)>, u64)> {
+    pub(crate) fn search_shard(
+        &self,
+        shard: &Shard,
+        question: &Question<'_>,
+    ) -> Result<(Vec<(Place, FoundContext)>, u64)> {
         let located = self.hits_of(shard, question)?;
         let mut found = Vec::with_capacity(located.hits.len());
         for hit in located.hits {
@@ -271,128 +228,6 @@ impl Indexer {
             return Err(Error::TooBroad { max: EXAMINED_MAX });
         }
         Ok(Located { hits: hits.hits, total: counts.then_some(hits.total), reader, searcher })
-    }
-
-    /// Versions of one context, newest first: one per application that reported it. Empty if it is unknown.
-    pub fn versions(&self, environment: &Environment, kind: &str, key: &str) -> Result<Vec<FoundContext>> {
-        let identity = EnvironmentPrefix::new(environment).identity(kind, key);
-        let cutoff = self.cutoff();
-        for shard in &self.held() {
-            let Some(record) = shard.guarded("a look-up", || shard.reader()?.find(&identity))? else { continue };
-            if !record.is_listed() || record.last_seen < cutoff {
-                return Ok(Vec::new());
-            }
-            let mut applications = record.applications.clone();
-            applications.retain(|(_, at)| *at >= cutoff);
-            applications.sort_unstable_by(|(left, left_at), (right, right_at)| {
-                right_at.cmp(left_at).then_with(|| left.cmp(right))
-            });
-            let version = |(application, last_seen): (String, i64)| FoundContext {
-                kind: record.kind.clone(),
-                key: record.key.clone(),
-                context: record.context.clone(),
-                last_seen: UnixMicros(last_seen),
-                application: (!application.is_empty()).then_some(application),
-            };
-            return Ok(applications.into_iter().map(version).collect());
-        }
-        Ok(Vec::new())
-    }
-
-    /// Attribute names of `kind` or of all kinds, whose name begins with all of `prefixes`.
-    pub fn attribute_names(&self, environment: &Environment, kind: Option<&str>, prefixes: &[String]) -> Result<Names> {
-        let _timer = self.metrics.lookup_seconds.start_timer();
-        let mut names = Names::new();
-        let wanted = WantedNames::new(EnvironmentPrefix::new(environment), kind, prefixes);
-        for shard in &self.held() {
-            shard.guarded("a look-up of names", || {
-                let reader = shard.reader()?;
-                lookup::names(&reader.searcher(), reader.fields().terms, &wanted, &mut names)
-                    .map_err(Error::index("look up attribute names"))
-            })?;
-        }
-        Ok(names)
-    }
-
-    /// The values of an attribute that most contexts of `kind`, or of each kind, have; their text begins with all of
-    /// `prefixes`. At most `limit` per kind, by weight and then by text. Kinds without a value are left out.
-    pub fn attribute_values(
-        &self,
-        environment: &Environment,
-        kind: Option<&str>,
-        path: &AttributePath,
-        prefixes: &[String],
-        limit: usize,
-    ) -> Result<Vec<(String, Values)>> {
-        let _timer = self.metrics.lookup_seconds.start_timer();
-        let environment = EnvironmentPrefix::new(environment);
-        let kinds = match kind {
-            Some(kind) => vec![kind.to_owned()],
-            None => self.kinds(environment)?,
-        };
-        let pointer = path.pointer();
-        let mut found = Vec::new();
-        for kind in kinds {
-            let wanted = Wanted { environment, kind: &kind, pointer: &pointer, prefixes, limit };
-            let values = self.values_of_kind(wanted)?;
-            if !values.is_empty() {
-                found.push((kind, values));
-            }
-        }
-        Ok(found)
-    }
-
-    fn values_of_kind(&self, wanted: Wanted<'_>) -> Result<Values> {
-        let failed = || Error::index("look up attribute values");
-        let mut tally = Tally::new(wanted);
-        let shards = self.held();
-        let mut searchers = Vec::with_capacity(shards.len());
-        for shard in &shards {
-            shard.guarded("a look-up of values", || {
-                let reader = shard.reader()?;
-                let searcher = reader.searcher();
-                tally.add(shard.partition as usize, &searcher, reader.fields().terms, &self.tops).map_err(failed())?;
-                searchers.push((searcher, reader.fields().terms));
-                Ok(())
-            })?;
-        }
-        let candidates = tally.candidates();
-        if !candidates.is_empty() {
-            for (shard, (searcher, terms)) in shards.iter().zip(&searchers) {
-                shard.guarded("a look-up of values", || {
-                    tally.complete(&candidates, shard.partition as usize, searcher, *terms).map_err(failed())
-                })?;
-            }
-        }
-        Ok(tally.values())
-    }
-
-    /// Kinds with listed contexts in the environment, sorted.
-    pub fn kinds_of(&self, environment: &Environment) -> Result<Vec<String>> {
-        self.kinds(EnvironmentPrefix::new(environment))
-    }
-
-    pub(crate) fn kinds(&self, environment: EnvironmentPrefix) -> Result<Vec<String>> {
-        let mut kinds = Vec::new();
-        for shard in &self.held() {
-            shard.guarded("a look-up of kinds", || {
-                let reader = shard.reader()?;
-                lookup::kinds(&reader.searcher(), reader.fields().terms, environment, &mut kinds)
-                    .map_err(Error::index("look up kinds"))
-            })?;
-        }
-        kinds.sort_unstable();
-        Ok(kinds)
-    }
-
-    /// The kinds, if the meaning of the filter depends on them.
-    fn stored_kinds(&self, environment: EnvironmentPrefix, filter: &Filter) -> Result<Vec<String>> {
-        let depends = filter.predicates().iter().any(|predicate| match &predicate.field {
-            Field::Key | Field::Name => true,
-            Field::Attribute(field) => Scope::depends_on_kinds(field),
-            _ => false,
-        });
-        if depends { self.kinds(environment) } else { Ok(Vec::new()) }
     }
 
     /// Contexts last seen before are past retention, microseconds.

@@ -72,6 +72,9 @@ pub struct Progress {
     pub is_rebuilding: bool,
     /// Meanwhile the one before is searched. Without one, what can be searched is not all that was covered before.
     pub has_predecessor: bool,
+    /// The log has not been read yet to where it ended when the shard was opened: another process may have had it searchable
+    /// further.
+    pub is_behind: bool,
 }
 
 impl Progress {
@@ -200,6 +203,8 @@ pub struct ShardTask {
     needs_look_back: bool,
     /// What is searched while the shard is made anew.
     predecessor: Option<Predecessor>,
+    /// Where the log ended when it was first asked after the opening.
+    end_at_opening: i64,
 }
 
 impl ShardTask {
@@ -220,6 +225,7 @@ impl ShardTask {
             needs_seed: false,
             needs_look_back: false,
             predecessor: None,
+            end_at_opening: 0,
         };
         task.find_predecessor()?;
         task.open_shard()?;
@@ -248,6 +254,7 @@ impl ShardTask {
         self.needs_seed = position.is_none() && self.surroundings.table.is_some();
         progress.is_rebuilding = self.needs_restore || self.needs_seed || self.predecessor.is_some();
         self.needs_look_back = true;
+        progress.is_behind = true;
         if let Some(position) = position {
             received_at = position.received_at;
             if position.topic_id == topic_id {
@@ -380,7 +387,12 @@ impl ShardTask {
         .await?;
         self.go_back_if_erased().await?;
         let bounds = self.surroundings.log.bounds(self.topic_partition()).await?;
-        self.shard.progress.lock().end = bounds.end.0;
+        {
+            let mut progress = self.shard.progress.lock();
+            progress.end = bounds.end.0;
+            let has_read_all = is_idle && progress.waiting_since.is_none();
+            progress.is_behind &= !has_read_all && progress.next < self.end_at_opening;
+        }
         self.replace_predecessor(bounds.end.0);
         Ok(())
     }
@@ -402,6 +414,7 @@ impl ShardTask {
             open.next = Some(next.min(offset.0));
         }
         self.needs_look_back = false;
+        self.end_at_opening = held.end.0;
         Ok(())
     }
 

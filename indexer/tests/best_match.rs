@@ -11,7 +11,7 @@ use common::{Flow, SEARCH, Seen, ago, environment, keys, new_log};
 use http::StatusCode;
 use indexer::filter::evaluate::{Candidate, match_rank, matches};
 use indexer::filter::{Filter, Subject};
-use indexer::{BestMatch, Ranking, SearchRequest, Sort};
+use indexer::{Ask as _, BestMatch, Ranking, SearchRequest, Sort};
 use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Value, json};

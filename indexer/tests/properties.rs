@@ -11,7 +11,7 @@ use common::{Flow, Seen, ago, environment, new_log};
 use indexer::attribute::redacted;
 use indexer::filter::evaluate::{Candidate, matches};
 use indexer::filter::{Filter, Subject};
-use indexer::{SearchRequest, Sort};
+use indexer::{Ask as _, SearchRequest, Sort};
 use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Value, json};

@@ -13,7 +13,7 @@ use http::StatusCode;
 use indexer::api::Generation;
 use indexer::attribute::AttributePath;
 use indexer::filter::{Filter, Subject, fold_case};
-use indexer::{AttributeSort, Config, Ranking, SearchRequest, Sort};
+use indexer::{Ask as _, AttributeSort, Config, Ranking, SearchRequest, Sort};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use common::{Flow, Seen, ago, environment, new_log};
 use indexer::attribute::AttributePath;
 use indexer::filter::Subject;
-use indexer::{Filter, SearchRequest, Sort};
+use indexer::{Ask as _, Filter, SearchRequest, Sort};
 use serde_json::json;
 
 const CONTEXTS: usize = 200_000;

@@ -7,6 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use common::{Flow, Seen, ago, environment, new_log};
+use indexer::Ask as _;
 use indexer::attribute::AttributePath;
 use serde_json::{Value, json};
 

@@ -13,7 +13,7 @@ use indexer::api::Generation;
 use indexer::attribute::{AttributePath, walk};
 use indexer::filter::evaluate::{Candidate, matches};
 use indexer::filter::{Filter, Subject, canonical, fold_case};
-use indexer::{Config, Within};
+use indexer::{Ask as _, Config, Within};
 use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Map, Value, json};

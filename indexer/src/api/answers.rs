@@ -257,6 +257,10 @@ impl Problem {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "service_unavailable", message)
     }
 
+    pub fn shards_are_missing() -> Self {
+        Self::unavailable("shards of the index are missing, try again later")
+    }
+
     pub fn internal(detail: String) -> Self {
         let problem = Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", "something failed on our side");
         Self { detail: Some(detail), ..problem }
@@ -279,6 +283,7 @@ impl From<Error> for Problem {
         match error.kind() {
             ErrorKind::Reject => Self::invalid(error.to_string()),
             ErrorKind::Overloaded => Self::invalid(error.to_string()),
+            ErrorKind::Retry if matches!(error, Error::Unreached { .. }) => Self::shards_are_missing(),
             ErrorKind::Retry => Self { detail: Some(error.to_string()), ..Self::unavailable("the index is not ready") },
             ErrorKind::Corrupt | ErrorKind::Fatal => Self::internal(error.to_string()),
         }

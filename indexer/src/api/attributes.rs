@@ -14,6 +14,7 @@ use super::answers::{
 };
 use super::params::Params;
 use super::{Api, Call};
+use crate::ask::Ask;
 use crate::attribute::AttributePath;
 use crate::filter::{Field, Filter, FilterError, Subject, Test};
 use crate::lookup::Weight;
@@ -34,14 +35,15 @@ impl Api {
         }
         let environment = call.environment.clone();
         let Within { found: names, is_partial } = self
-            .blocking(move |indexer| {
+            .blocking(call.lacks, move |asker| {
                 let (kind, prefixes) = (narrowed.kind.as_deref(), &narrowed.prefixes);
                 match within {
-                    Some(filter) => indexer.attribute_names_within(&environment, &filter, kind, prefixes),
-                    None => indexer.attribute_names(&environment, kind, prefixes).map(Within::whole),
+                    Some(filter) => asker.attribute_names_within(&environment, &filter, kind, prefixes),
+                    None => asker.attribute_names(&environment, kind, prefixes).map(Within::whole),
                 }
             })
             .await?;
+        let is_partial = is_partial || call.lacks.shards();
         let mut by_kind: BTreeMap<String, Vec<AttributeName>> = BTreeMap::new();
         for ((kind, name), found) in names {
             let (weight, is_estimate) = (saturated(found.weight.contexts), found.weight.is_estimate);
@@ -76,16 +78,15 @@ impl Api {
         let environment = call.environment.clone();
         let path = AttributePath::parse(&name);
         let Within { found: values, is_partial } = self
-            .blocking(move |indexer| {
+            .blocking(call.lacks, move |asker| {
                 let (kind, prefixes) = (narrowed.kind.as_deref(), &narrowed.prefixes);
                 match within {
-                    Some(filter) => {
-                        indexer.attribute_values_within(&environment, &filter, kind, &path, prefixes, limit)
-                    }
-                    None => indexer.attribute_values(&environment, kind, &path, prefixes, limit).map(Within::whole),
+                    Some(filter) => asker.attribute_values_within(&environment, &filter, kind, &path, prefixes, limit),
+                    None => asker.attribute_values(&environment, kind, &path, prefixes, limit).map(Within::whole),
                 }
             })
             .await?;
+        let is_partial = is_partial || call.lacks.shards();
         let value = |(name, weight): (Value, Weight)| AttributeValue {
             name,
             weight: saturated(weight.contexts),

@@ -10,6 +10,7 @@ use super::answers::{
 };
 use super::params::{Order, Params, binding_of};
 use super::{Api, Call};
+use crate::ask::Ask;
 use crate::filter::evaluate::{Candidate, matches};
 use crate::filter::{Field, Filter, FilterError, Subject};
 use crate::page::{Place, Sort};
@@ -26,9 +27,9 @@ impl Api {
         let asked = Asked::new(call, params, self, Subject::Contexts, &[])?;
         let (request, ranking) = (asked.request(call), asked.ranking.clone());
         let page = self
-            .blocking(move |indexer| match ranking {
-                Some(ranking) => indexer.search_ranked(&request, &ranking),
-                None => indexer.search(&request),
+            .blocking(call.lacks, move |asker| match ranking {
+                Some(ranking) => asker.search_ranked(&request, &ranking),
+                None => asker.search(&request),
             })
             .await?;
         let answer = answer(&asked, call, page.contexts, page.total, page.next, page.is_partial);
@@ -41,7 +42,7 @@ impl Api {
             return Err(FilterError::new(other.at, "only applicationId may be named here").into());
         }
         let environment = call.environment.clone();
-        let mut versions = self.blocking(move |indexer| indexer.versions(&environment, &kind, &key)).await?;
+        let mut versions = self.blocking(call.lacks, move |asker| asker.versions(&environment, &kind, &key)).await?;
         versions.retain(|version| {
             let candidate = Candidate {
                 kind: &version.kind,
@@ -53,7 +54,7 @@ impl Api {
             matches(&asked.filter, &candidate, &|_| false)
         });
         let (versions, total, next) = asked.page_of(versions, FoundContext::version_place);
-        Ok(Answer::ok(&answer(&asked, call, versions, total, next, false)))
+        Ok(Answer::ok(&answer(&asked, call, versions, total, next, call.lacks.shards())))
     }
 }
 

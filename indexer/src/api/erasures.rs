@@ -88,7 +88,7 @@ impl Api {
                 erasures.list(call.environment).into_iter().map(|one| with_links(call.environment, one)).collect();
             return Ok(Answer::ok(&json!({ "items": items })));
         }
-        let now = self.indexer.runtime().clock.now();
+        let now = self.runtime().clock.now();
         let (subject, at) = read(body, now)?;
         let asked = AskedErasure { environment: call.environment.clone(), subject, at, role: call.role };
         let noted = erasures.ask(asked).await.map_err(|refusal| match refusal {

@@ -23,12 +23,12 @@ use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use super::answers::{Answer, Problem};
+use super::asker::{Asker, Rows};
 use super::params::{binding_of, fields_of, keys_of, limit_of, text_of, unique_params};
 use super::{Api, Call};
-use crate::Indexer;
+use crate::export::WINDOW_ROWS;
 use crate::export::columns::{self, Column};
 use crate::export::rows::{Format, RowError, RowWriter};
-use crate::export::{WINDOW_ROWS, Window};
 use crate::filter::{Filter, Subject};
 use crate::page::{Place, Sort};
 use crate::search::SearchRequest;
@@ -67,7 +67,7 @@ impl Api {
         let (told, head) = oneshot::channel();
         let format = wanted.format;
         let task = Task {
-            indexer: Arc::clone(&self.indexer),
+            asker: Asker { source: self.source.clone(), lacks: Arc::clone(call.lacks) },
             environment: call.environment.clone(),
             wanted,
             chunks,
@@ -197,7 +197,7 @@ struct Head {
 
 /// An export under way, on a thread that may block.
 struct Task {
-    indexer: Arc<Indexer>,
+    asker: Asker,
     environment: Environment,
     wanted: Wanted,
     chunks: mpsc::Sender<Chunk>,
@@ -219,19 +219,19 @@ impl Task {
 
     fn run(self, told: oneshot::Sender<Result<Head, Problem>>) {
         let request = self.request(self.wanted.after.clone());
-        let window = match self.indexer.export_window(&request, true) {
-            Ok(window) => window,
+        let rows = match self.asker.rows(&request, true, self.wanted.part.is_some()) {
+            Ok(rows) => rows,
             Err(error) => {
                 // The client may have gone: nobody is left to tell.
                 let _ = told.send(Err(error.into()));
                 return;
             }
         };
-        let next = self.wanted.part.and(window.next.as_ref()).map(|place| token::write(place, self.wanted.binding));
-        if told.send(Ok(Head { rows: self.wanted.part.map(|_| window.len()), total: window.total, next })).is_err() {
+        let next = self.wanted.part.and(rows.next()).map(|place| token::write(place, self.wanted.binding));
+        if told.send(Ok(Head { rows: self.wanted.part.map(|_| rows.len()), total: rows.total(), next })).is_err() {
             return;
         }
-        if let Err(error) = self.write_all(window) {
+        if let Err(error) = self.write_all(rows) {
             match &error {
                 RowError::Sink(error) => tracing::debug!(%error, "an export was given up"),
                 error => tracing::error!(%error, "an export failed half-way"),
@@ -239,19 +239,19 @@ impl Task {
         }
     }
 
-    fn write_all(&self, first: Window<'_>) -> Result<(), RowError> {
-        let clock = self.indexer.runtime().clock.clone();
+    fn write_all(&self, first: Rows<'_>) -> Result<(), RowError> {
+        let clock = self.asker.source.runtime().clock.clone();
         let sink = ChunkSink::new(self.chunks.clone(), self.runtime.clone(), clock);
         let is_first = self.wanted.after.is_none();
         let mut rows = RowWriter::new(self.wanted.format, self.wanted.columns.clone(), sink, is_first)?;
         first.for_each(|found| rows.write(&found))?;
-        let mut next = first.next.clone();
+        let mut next = first.next().cloned();
         drop(first);
         while self.wanted.part.is_none() && next.is_some() {
             let request = self.request(next);
-            let window = self.indexer.export_window(&request, false)?;
+            let window = self.asker.rows(&request, false, false)?;
             window.for_each(|found| rows.write(&found))?;
-            next = window.next.clone();
+            next = window.next().cloned();
         }
         Ok(rows.finish()?.end()?)
     }

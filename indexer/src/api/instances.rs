@@ -10,6 +10,7 @@ use super::answers::{Answer, Link, PageLinks, Problem, path_segment, rfc3339};
 use super::contexts::Asked;
 use super::params::Params;
 use super::{Api, Call};
+use crate::ask::Ask;
 use crate::filter::evaluate::{InstanceCandidate, instance_matches};
 use crate::filter::{Field, FilterError, Subject};
 use crate::instances::FoundInstance;
@@ -59,7 +60,7 @@ impl Api {
         let params = Params::from_query(call.query)?.with_body(body)?;
         let asked = Asked::new(call, params, self, Subject::Instances, &["instances"])?;
         let request = asked.request(call);
-        let page = self.blocking(move |indexer| indexer.search_instances(&request)).await?;
+        let page = self.blocking(call.lacks, move |asker| asker.search_instances(&request)).await?;
         let answer = answer(&asked, call, page.instances, page.total, page.next, page.is_partial);
         Ok(Answer::ok(&answer).partial_if(page.is_partial))
     }
@@ -72,7 +73,7 @@ impl Api {
         let mut versions = match canonical_of(id) {
             Some(canonical) => {
                 let environment = call.environment.clone();
-                self.blocking(move |indexer| indexer.instance(&environment, &canonical)).await?
+                self.blocking(call.lacks, move |asker| asker.instance(&environment, &canonical)).await?
             }
             None => Vec::new(),
         };
@@ -81,16 +82,17 @@ impl Api {
             instance_matches(&asked.filter, &InstanceCandidate { canonical: &version.canonical, application })
         });
         let (versions, total, next) = asked.page_of(versions, FoundInstance::version_place);
-        Ok(Answer::ok(&answer(&asked, call, versions, total, next, false)))
+        Ok(Answer::ok(&answer(&asked, call, versions, total, next, call.lacks.shards())))
     }
 
     pub(super) async fn delete_instance(&self, call: &Call<'_>, id: &str) -> Result<Answer, Problem> {
         let unknown = || Problem::not_found("there is no such context instance");
         let canonical = canonical_of(id).ok_or_else(unknown)?;
         let environment = call.environment.clone();
-        let wishes = self.blocking(move |indexer| indexer.deletion_of_instance(&environment, &canonical)).await?;
+        let wishes =
+            self.blocking(call.lacks, move |asker| asker.deletion_of_instance(&environment, &canonical)).await?;
         if wishes.is_empty() {
-            return Err(unknown());
+            return Err(call.unless_lacking(unknown()));
         }
         self.forget(call.environment, &wishes).await?;
         Ok(Answer::no_content())

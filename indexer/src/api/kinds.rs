@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use events::Environment;
 use events::context::is_valid_kind;
@@ -16,10 +17,8 @@ use serde_json::{Map, Value, json};
 
 use super::Api;
 use super::answers::{Answer, Link, Problem, path_segment, to_json};
-use crate::filter::{Expr, Field, Filter, Predicate, Test};
-use crate::page::Sort;
-use crate::search::SearchRequest;
-use crate::{Error, Indexer};
+use super::asker::Lacks;
+use crate::ask::Ask;
 
 /// Kinds of one project that are listed and kept. Events may name more; these are found by search all the same.
 const KINDS_MAX: usize = 1000;
@@ -215,26 +214,6 @@ impl Wanted {
     }
 }
 
-/// When a kind was last seen: by key, then by environment. Milliseconds.
-type Observations = BTreeMap<String, BTreeMap<String, i64>>;
-
-fn observations(indexer: &Indexer, environments: &[Environment]) -> Result<Observations, Error> {
-    let mut seen = Observations::new();
-    for environment in environments {
-        for kind in indexer.kinds_of(environment)?.into_iter().take(KINDS_MAX) {
-            let test = Test::Equals(Value::String(kind.clone()));
-            let filter = Filter { root: Some(Expr::Is(Predicate { field: Field::Kind, test, at: 0 })) };
-            let environment_key = environment.key.to_string();
-            let environment = environment.clone();
-            let request = SearchRequest { environment, filter, sort: Sort::NewestFirst, limit: 1, after: None };
-            if let Some(newest) = indexer.search(&request)?.contexts.first() {
-                seen.entry(kind).or_default().insert(environment_key, newest.last_seen.as_millis());
-            }
-        }
-    }
-    Ok(seen)
-}
-
 impl Api {
     fn environments_of(&self, project: &str) -> Result<Vec<Environment>, Problem> {
         let of_project = self.access.environments.iter().filter(|environment| &*environment.project == project);
@@ -242,12 +221,18 @@ impl Api {
         if environments.is_empty() { Err(Problem::not_found("there is no such project")) } else { Ok(environments) }
     }
 
-    pub(super) async fn context_kinds(&self, project: &str, path: &str, query: &str) -> Result<Answer, Problem> {
+    pub(super) async fn context_kinds(
+        &self,
+        project: &str,
+        path: &str,
+        query: &str,
+        lacks: &Arc<Lacks>,
+    ) -> Result<Answer, Problem> {
         let environments = self.environments_of(project)?;
         let is_expanded = query.split('&').any(|pair| pair == "expand=environmentObservations");
-        let seen = self.blocking(move |indexer| observations(indexer, &environments)).await?;
+        let seen = self.blocking(lacks, move |asker| asker.observed_kinds(environments)).await?;
         let keys: Vec<String> = seen.keys().cloned().collect();
-        let kinds = self.kinds.list(project, &keys, self.indexer.runtime().clock.now())?;
+        let kinds = self.kinds.list(project, &keys, self.runtime().clock.now())?;
         let item = |(key, kind): (String, KindRecord)| {
             let observed = seen.get(&key);
             let mut item = json!({
@@ -277,7 +262,7 @@ impl Api {
             ));
         }
         let wanted = Wanted::parse(body)?;
-        self.kinds.upsert(project, key, &wanted, self.indexer.runtime().clock.now())?;
+        self.kinds.upsert(project, key, &wanted, self.runtime().clock.now())?;
         let href = format!("/api/v2/projects/{}/context-kinds", path_segment(project));
         Ok(Answer::ok(&json!({"status": "success", "_links": {"self": Link::json(href)}})))
     }

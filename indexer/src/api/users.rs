@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 use super::answers::{Answer, Link, Problem, path_segment, query_string, rfc3339, saturated};
 use super::params::{limit_of, unique_params};
 use super::{Api, Call};
+use crate::ask::Ask;
 use crate::attribute::AttributePath;
 use crate::filter::{Expr, Field, Filter, FilterError, PREDICATES_MAX, Phrase, Predicate, Test, WORDS_MAX};
 use crate::index::order_bytes;
@@ -142,7 +143,7 @@ impl Api {
 
     async fn users_of(&self, call: &Call<'_>, known: &[&'static str]) -> Result<Answer, Problem> {
         let (question, params) = Question::parse(call.query, known)?;
-        let page = self.user_page(call.environment, &question).await?;
+        let page = self.user_page(call, &question).await?;
         let has_more = page.contexts.len() == question.limit && page.next.is_some();
         let mut links = json!({"self": Link::json(href(call, &params, None))});
         if let Some(last) = page.contexts.last().filter(|_| has_more) {
@@ -155,35 +156,35 @@ impl Api {
         Ok(Answer::ok(&answer).partial_if(is_partial))
     }
 
-    async fn user_page(&self, environment: &Environment, question: &Question) -> Result<SearchPage, Problem> {
+    async fn user_page(&self, call: &Call<'_>, question: &Question) -> Result<SearchPage, Problem> {
         let (limit, offset, seen_after) = (question.limit, question.offset, question.seen_after);
         let request = SearchRequest {
-            environment: environment.clone(),
+            environment: call.environment.clone(),
             filter: question.filter.clone(),
             sort: question.sort,
             limit: limit + offset,
             after: question.after.clone(),
         };
-        let mut page = self.blocking(move |indexer| indexer.search_since(&request, seen_after)).await?;
+        let mut page = self.blocking(call.lacks, move |asker| asker.search_since(&request, seen_after)).await?;
         page.contexts.drain(..offset.min(page.contexts.len()));
         Ok(page)
     }
 
     pub(super) async fn user(&self, call: &Call<'_>, key: &str) -> Result<Answer, Problem> {
-        let user = self.find_user(call.environment, key).await?;
+        let user = self.find_user(call, key).await?;
         Ok(Answer::ok(&with_ids(user_record(call.environment, &user), call.environment)))
     }
 
     pub(super) async fn delete_user(&self, call: &Call<'_>, key: &str) -> Result<Answer, Problem> {
-        self.find_user(call.environment, key).await?;
+        self.find_user(call, key).await?;
         self.forget(call.environment, &[Wish::context(KIND, key)]).await?;
         Ok(Answer::no_content())
     }
 
-    async fn find_user(&self, environment: &Environment, key: &str) -> Result<FoundContext, Problem> {
-        let (environment, key) = (environment.clone(), key.to_owned());
-        let versions = self.blocking(move |indexer| indexer.versions(&environment, KIND, &key)).await?;
-        versions.into_iter().next().ok_or_else(|| Problem::not_found("there is no such user"))
+    async fn find_user(&self, call: &Call<'_>, key: &str) -> Result<FoundContext, Problem> {
+        let (environment, key) = (call.environment.clone(), key.to_owned());
+        let versions = self.blocking(call.lacks, move |asker| asker.versions(&environment, KIND, &key)).await?;
+        versions.into_iter().next().ok_or_else(|| call.unless_lacking(Problem::not_found("there is no such user")))
     }
 }
 

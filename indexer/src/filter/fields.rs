@@ -3,6 +3,7 @@
 //! Source: context-search-api sections 6.2 and 6.3; `seen` is ours.
 
 use events::context::is_valid_kind;
+use serde::{Deserialize, Serialize};
 
 use super::FilterError;
 use crate::attribute::AttributePath;
@@ -15,7 +16,7 @@ pub enum Subject {
 }
 
 /// A field of a context, an instance or a version.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Field {
     Kind,
     Key,

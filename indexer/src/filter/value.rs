@@ -4,12 +4,13 @@
 //! Source: context-search-api section 6.4.
 
 use chrono::DateTime;
+use serde::{Deserialize, Serialize};
 use serde_json::{Number, Value};
 
 use super::WORD_BYTES_MAX;
 
 /// An instant with the precision of RFC 3339 text: seconds and nanoseconds since the epoch. Orders by time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FilterTime {
     pub seconds: i64,
     pub nanos: u32,

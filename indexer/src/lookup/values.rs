@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use tantivy::postings::TermInfo;
 use tantivy::schema::Field;
@@ -19,14 +20,30 @@ use crate::attribute::AttributePath;
 use crate::filter::fold_case;
 use crate::scan::{Accept, Scan};
 use crate::terms::{EnvironmentPrefix, Tag, family, read_value, text_end};
+use crate::wire;
 
 /// Terms that one look-up reads at most where nothing is remembered, in all segments together.
 pub const TERMS_READ_MAX: usize = 300_000;
 /// Values whose weights are completed, per value asked for: what is second in one segment may be first in all.
 const COMPLETED: usize = 2;
+/// Values that are told of one kind, where shards of several processes are added up.
+const TALLIED_MAX: usize = 2_000;
 
 /// Values with the number of contexts that have them.
 pub type Values = Vec<(Value, Weight)>;
+
+/// A value as its term from behind the pointer, which is the same in all shards.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ValueTerm(#[serde(with = "wire::bytes")] Vec<u8>);
+
+/// What some shards know of the values of one attribute of one kind.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Tallied {
+    pub weights: Vec<(ValueTerm, Weight)>,
+    /// All values are here, with all contexts that have them. If not, those that are frequent here.
+    pub is_complete: bool,
+}
 
 /// What is looked up: values of one attribute of one kind.
 #[derive(Clone, Copy, Debug)]
@@ -157,18 +174,20 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// The best keys so far, more than are wanted: those whose weights are worth completing.
-    pub fn candidates(&mut self) -> Vec<Vec<u8>> {
-        if self.pieces.iter().all(|piece| piece.top.is_complete) {
-            return Vec::new();
-        }
-        self.best(self.wanted.limit * COMPLETED).into_iter().map(|(key, _)| key).collect()
+    /// Whether all values were read in all segments.
+    pub fn is_complete(&self) -> bool {
+        self.pieces.iter().all(|piece| piece.top.is_complete)
+    }
+
+    /// The best values so far, more than are wanted: those whose weights are worth completing.
+    pub fn candidates(&self) -> Vec<ValueTerm> {
+        self.best(self.wanted.limit * COMPLETED).into_iter().map(|(key, _)| ValueTerm(key)).collect()
     }
 
     /// Adds what the segments of a shard hold of `candidates` beyond their first values.
     pub fn complete(
         &mut self,
-        candidates: &[Vec<u8>],
+        candidates: &[ValueTerm],
         shard: usize,
         searcher: &Searcher,
         terms: Field,
@@ -177,17 +196,18 @@ impl<'a> Tally<'a> {
         for piece in self.pieces.iter().filter(|piece| piece.shard == shard && !piece.top.is_complete) {
             let segment = searcher.segment_reader(piece.segment as u32);
             let index = segment.inverted_index(terms)?;
-            for key in candidates {
+            for ValueTerm(key) in candidates {
                 for is_element in [false, true] {
                     let is_there = if is_element { piece.top.has_elements } else { piece.top.has_wholes };
                     let suffix = is_there.then(|| with_tag(key, is_element)).flatten();
                     let Some(suffix) = suffix.filter(|suffix| piece.top.find(suffix).is_none()) else { continue };
                     term.truncate(self.pointer.len());
                     term.extend_from_slice(&suffix);
-                    if let Some(info) = index.get_term_info(&Term::from_field_bytes(terms, &term))?
-                        && let Some(weight) = self.weights.get_mut(key)
-                    {
-                        *weight += living(segment, &index, &info)?;
+                    if let Some(info) = index.get_term_info(&Term::from_field_bytes(terms, &term))? {
+                        let living = living(segment, &index, &info)?;
+                        if living.contexts > 0 {
+                            *self.weights.entry_ref(key.as_slice()).or_default() += living;
+                        }
                     }
                 }
             }
@@ -195,8 +215,29 @@ impl<'a> Tally<'a> {
         Ok(())
     }
 
+    /// What was added, for others to be added to it: of `candidates`, or if there are none the best.
+    pub fn tallied(&self, candidates: Option<&[ValueTerm]>) -> Tallied {
+        let told = |key: &Vec<u8>, weight| (ValueTerm(key.clone()), weight);
+        let weights: Vec<_> = match candidates {
+            Some(candidates) => {
+                let known = candidates.iter().filter_map(|candidate| self.weights.get_key_value(&candidate.0));
+                known.map(|(key, weight)| told(key, *weight)).collect()
+            }
+            None => self.best(TALLIED_MAX).into_iter().map(|(key, weight)| (ValueTerm(key), weight)).collect(),
+        };
+        let is_complete = self.is_complete() && (candidates.is_some() || weights.len() == self.weights.len());
+        Tallied { weights, is_complete }
+    }
+
+    /// Adds what other shards know.
+    pub fn add_tallied(&mut self, tallied: Tallied) {
+        for (ValueTerm(key), weight) in tallied.weights {
+            *self.weights.entry(key).or_default() += weight;
+        }
+    }
+
     /// The values with their weights, in order.
-    pub fn values(&mut self) -> Values {
+    pub fn values(&self) -> Values {
         let best = self.best(self.wanted.limit);
         best.into_iter().filter_map(|(key, weight)| Some((value_of(&key)?, weight))).collect()
     }

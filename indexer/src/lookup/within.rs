@@ -15,16 +15,15 @@ use tantivy::postings::{BlockSegmentPostings, TermInfo};
 use tantivy::schema::IndexRecordOption;
 use tantivy::{DocId, InvertedIndexReader};
 
-use super::values::{Tally, Values, Wanted};
+use super::values::{Tally, Wanted};
 use super::{Names, WantedNames, Weight, is_listed, names_of_segment};
-use crate::attribute::AttributePath;
 use crate::filter::Filter;
 use crate::matches::SegmentMatches;
 use crate::page::Sort;
 use crate::record::ContextRecord;
 use crate::search::{Effort, Gathered, SearchRequest};
 use crate::shard::Shard;
-use crate::terms::{EnvironmentPrefix, for_each_attribute, for_each_held_back};
+use crate::terms::{for_each_attribute, for_each_held_back};
 use crate::{Error, Indexer, Result};
 
 /// Matches whose records are read rather than posting lists: reading one costs some ten microseconds.
@@ -50,10 +49,14 @@ impl<T> Within<T> {
     pub fn whole(found: T) -> Self {
         Self { found, is_partial: false }
     }
+
+    pub fn partial_if(self, is_partial: bool) -> Self {
+        Self { is_partial: self.is_partial || is_partial, ..self }
+    }
 }
 
-/// The matches of all shards.
-struct Ground {
+/// The matches of some shards.
+pub(crate) struct Ground {
     shards: Vec<(Arc<Shard>, Gathered)>,
     total: u64,
     blocks: Cell<u64>,
@@ -61,77 +64,27 @@ struct Ground {
 }
 
 impl Indexer {
-    /// Attribute names among the contexts that match, as [`Self::attribute_names`].
+    /// What matches in these shards. `kinds`: those that are stored in any shard, as far as the filter depends on them.
     ///
     /// # Errors
-    /// As [`Self::search`].
-    pub fn attribute_names_within(
+    /// `NotOpen`, `TooBroad`, `Index`.
+    pub(crate) fn ground(
         &self,
+        shards: &[Arc<Shard>],
         environment: &Environment,
         filter: &Filter,
-        kind: Option<&str>,
-        prefixes: &[String],
-    ) -> Result<Within<Names>> {
-        let _timer = self.metrics.lookup_seconds.start_timer();
-        let ground = self.ground(environment, filter)?;
-        let wanted = WantedNames::new(EnvironmentPrefix::new(environment), kind, prefixes);
-        if ground.total > FEW_MATCHES {
-            return ground.names(&wanted);
-        }
-        let mut names = Names::new();
-        ground.for_each_record(FEW_MATCHES, &mut |record| add_names(&mut names, &wanted, record))?;
-        Ok(Within { found: names, is_partial: ground.is_partial })
-    }
-
-    /// The values that most of the contexts that match have, as [`Self::attribute_values`].
-    ///
-    /// # Errors
-    /// As [`Self::search`].
-    pub fn attribute_values_within(
-        &self,
-        environment: &Environment,
-        filter: &Filter,
-        kind: Option<&str>,
-        path: &AttributePath,
-        prefixes: &[String],
-        limit: usize,
-    ) -> Result<Within<Vec<(String, Values)>>> {
-        let _timer = self.metrics.lookup_seconds.start_timer();
-        let ground = self.ground(environment, filter)?;
-        let environment = EnvironmentPrefix::new(environment);
-        let kinds = match kind {
-            Some(kind) => vec![kind.to_owned()],
-            None => self.kinds(environment)?,
-        };
-        let pointer = path.pointer();
-        let tally = |kind| Tally::new(Wanted { environment, kind, pointer: &pointer, prefixes, limit });
-        let mut budget = VALUES_READ_MAX;
-        let mut tallies: Vec<_> = kinds.iter().map(|kind| tally(kind.as_str())).collect();
-        let mut is_whole = ground.total > FEW_MATCHES;
-        for tally in &mut tallies {
-            is_whole = is_whole && ground.add_values(tally, &mut budget)?;
-        }
-        let mut is_partial = ground.is_partial;
-        if !is_whole {
-            tallies = kinds.iter().map(|kind| tally(kind.as_str())).collect();
-            is_partial |= ground.add_sample(&kinds, &mut tallies)?;
-        }
-        let found = kinds.iter().zip(&mut tallies).map(|(kind, tally)| (kind.clone(), tally.values()));
-        Ok(Within { found: found.filter(|(_, values)| !values.is_empty()).collect(), is_partial })
-    }
-
-    fn ground(&self, environment: &Environment, filter: &Filter) -> Result<Ground> {
+        kinds: &[String],
+    ) -> Result<Ground> {
         let (environment, filter) = (environment.clone(), filter.clone());
         let request = SearchRequest { environment, filter, sort: Sort::KindKey, limit: 0, after: None };
-        let question = self.question(&request, None, Effort::Bounded)?;
-        let mut shards = Vec::new();
-        for shard in self.held() {
-            let gathered = shard.guarded("a look-up", || question.gather(&shard))?;
-            shards.push((shard, gathered));
+        let question = self.question(&request, kinds.into(), None, Effort::Bounded);
+        let mut gathered = Vec::with_capacity(shards.len());
+        for shard in shards {
+            gathered.push((Arc::clone(shard), shard.guarded("a look-up", || question.gather(shard))?));
         }
-        let total = shards.iter().map(|(_, gathered)| gathered.matches.total).sum();
+        let total = gathered.iter().map(|(_, gathered)| gathered.matches.total).sum();
         let is_partial = question.is_partial();
-        Ok(Ground { shards, total, blocks: Cell::new(BLOCKS_MAX), is_partial })
+        Ok(Ground { shards: gathered, total, blocks: Cell::new(BLOCKS_MAX), is_partial })
     }
 }
 
@@ -155,8 +108,13 @@ impl Ground {
         Ok(())
     }
 
-    fn names(&self, wanted: &WantedNames<'_>) -> Result<Within<Names>> {
+    /// Attribute names among the matches.
+    pub fn names(&self, wanted: &WantedNames<'_>) -> Result<Within<Names>> {
         let mut names = Names::new();
+        if self.total <= FEW_MATCHES {
+            self.for_each_record(FEW_MATCHES, &mut |record| add_names(&mut names, wanted, record))?;
+            return Ok(Within { found: names, is_partial: self.is_partial });
+        }
         let mut is_partial = self.is_partial;
         self.for_each_segment(&mut |index, matches| {
             let weigh = &mut |info: &TermInfo| self.weigh(index, info, matches);
@@ -164,6 +122,23 @@ impl Ground {
             Ok(())
         })?;
         Ok(Within { found: names, is_partial })
+    }
+
+    /// The values that the matches have, for each of `wanted`.
+    pub fn values<'a>(&self, wanted: &[Wanted<'a>]) -> Result<Within<Vec<Tally<'a>>>> {
+        let new_tallies = || wanted.iter().map(|wanted| Tally::new(*wanted)).collect::<Vec<_>>();
+        let mut budget = VALUES_READ_MAX;
+        let mut tallies = new_tallies();
+        let mut is_whole = self.total > FEW_MATCHES;
+        for tally in &mut tallies {
+            is_whole = is_whole && self.add_values(tally, &mut budget)?;
+        }
+        let mut is_partial = self.is_partial;
+        if !is_whole {
+            tallies = new_tallies();
+            is_partial |= self.add_sample(wanted, &mut tallies)?;
+        }
+        Ok(Within { found: tallies, is_partial })
     }
 
     /// Adds the values of all segments. False: there were more than may be read.
@@ -180,11 +155,12 @@ impl Ground {
     }
 
     /// Adds the values of some matches, or of all if they are few enough. Whether there may be more values.
-    fn add_sample(&self, kinds: &[String], tallies: &mut [Tally<'_>]) -> Result<bool> {
+    fn add_sample(&self, wanted: &[Wanted<'_>], tallies: &mut [Tally<'_>]) -> Result<bool> {
         let mut read = 0;
         self.for_each_record(SAMPLED_RECORDS, &mut |record| {
             read += 1;
-            if let Some(tally) = kinds.iter().position(|kind| *kind == record.kind).map(|at| &mut tallies[at]) {
+            if let Some(tally) = wanted.iter().position(|wanted| wanted.kind == record.kind).map(|at| &mut tallies[at])
+            {
                 tally.add_context(&record.parsed());
             }
         })?;

@@ -13,6 +13,7 @@
 //! Promise: a value has the same bytes whether they are made from the stored record or from its term, and no value's bytes are
 //! the start of another's, so that what follows them in a [`Place`] cannot be taken for a part of the value.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::attribute::AttributePath;
@@ -25,7 +26,7 @@ const POINTER_BYTES_MAX: usize = crate::terms::NAME_BYTES_MAX;
 const PREFIX: &str = "attr:";
 
 /// An order by one attribute.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttributeSort {
     pub path: AttributePath,
     pub is_descending: bool,

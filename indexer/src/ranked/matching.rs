@@ -7,6 +7,7 @@
 //! index a third larger.
 //! Promise: a budget of its own bounds the cost; beyond it some rank too low, and the answer says that it is partial.
 
+use serde::{Deserialize, Serialize};
 use tantivy::schema::Field;
 use tantivy::{BitSet, DocId, InvertedIndexReader, SegmentReader, Term};
 
@@ -17,7 +18,7 @@ use crate::search::Question;
 use crate::terms::{EnvironmentPrefix, Tag, TermBytes, VALUE_BYTES_MAX, exists, family, read_text};
 
 /// An order by how well a context fits a text.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BestMatch(Vec<Phrase>);
 
 impl BestMatch {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)]
 
+pub mod peers;
 pub mod random;
 pub mod store;
 pub mod table;
@@ -114,6 +115,19 @@ pub struct Flow {
     running: JoinHandle<()>,
 }
 
+/// Both environments, a writer and a reader.
+pub fn access(log: &MemoryLog) -> ApiAccess {
+    let configured =
+        |project: &str, key: &str| EnvironmentConfig { project: project.into(), key: key.into(), ..Default::default() };
+    let token = |token: &str, role| ApiToken { token: token.into(), role };
+    ApiAccess {
+        environments: Environments::new(&[configured("shop", "prod"), configured("shop", "test")]),
+        tokens: vec![token(WRITER, Role::Writer), token(READER, Role::Reader)],
+        log: Some(Arc::new(log.clone())),
+        ..ApiAccess::default()
+    }
+}
+
 pub fn new_log() -> MemoryLog {
     MemoryLog::new(Clock::system(), [1, PARTITIONS, 1], "test")
 }
@@ -163,21 +177,7 @@ impl Flow {
             }
         };
         let indexer = Arc::new(opened.unwrap());
-        let configured = |project: &str, key: &str| EnvironmentConfig {
-            project: project.into(),
-            key: key.into(),
-            ..Default::default()
-        };
-        let token = |token: &str, role| ApiToken { token: token.into(), role };
-        let access = ApiAccess {
-            environments: Environments::new(&[configured("shop", "prod"), configured("shop", "test")]),
-            tokens: vec![token(WRITER, Role::Writer), token(READER, Role::Reader)],
-            generation,
-            kinds_file: None,
-            rate_limits,
-            log: Some(Arc::new(log.clone())),
-            erasures: None,
-        };
+        let access = ApiAccess { generation, rate_limits, ..access(&log) };
         let shutdown = Shutdown::new();
         let running = tokio::spawn({
             let (indexer, shutdown) = (Arc::clone(&indexer), shutdown.clone());
@@ -235,8 +235,7 @@ impl Flow {
 
     /// For answers that are no JSON.
     pub async fn call_bytes(&self, request: Request<Body>) -> (StatusCode, http::HeaderMap, Bytes) {
-        let (parts, body) = self.api.clone().oneshot(request).await.unwrap().into_parts();
-        (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap())
+        call_bytes(&self.api, request).await
     }
 
     pub async fn get(&self, path: &str) -> (StatusCode, Value) {
@@ -254,6 +253,11 @@ impl Flow {
         assert_eq!(body["totalCount"].as_u64().unwrap() as usize, body["items"].as_array().unwrap().len(), "{filter}");
         keys(&body)
     }
+}
+
+pub async fn call_bytes(api: &Router, request: Request<Body>) -> (StatusCode, http::HeaderMap, Bytes) {
+    let (parts, body) = api.clone().oneshot(request).await.unwrap().into_parts();
+    (parts.status, parts.headers, to_bytes(body, usize::MAX).await.unwrap())
 }
 
 /// Appends sightings, in order, to the partitions they belong to.

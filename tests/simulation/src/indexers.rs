@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use events::Environment;
-use indexer::{Config, Filter, Indexer, SearchRequest, Sort};
+use indexer::{Ask as _, Config, Filter, Indexer, SearchRequest, Sort};
 use parking_lot::Mutex;
 use runtime::{DurationText, Runtime, Shutdown};
 use tempfile::TempDir;
