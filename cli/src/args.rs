@@ -39,6 +39,9 @@ pub enum Command {
     /// Run the filling of the tables alone; processes that do share the partitions of the log.
     #[command(after_help = COMPACT_HELP)]
     Compact(Serve),
+    /// Run the search API and the page alone, over the shards of all index processes.
+    #[command(after_help = API_HELP)]
+    Api(Serve),
     /// Run SQL over the tables and views; with or without a running server.
     #[command(after_help = QUERY_HELP)]
     Query(Query),
@@ -87,12 +90,20 @@ Example:
   tidegate compact --config cluster.toml --data-dir /var/lib/tidegate/compact --listen 127.0.0.1:8040";
 
 const INDEX_HELP: &str = "\
-Without a subcommand: follows the shards that its consumer group gives it, and answers the search API with what it holds. A
-shard that comes from another process begins with the newest copy in the bucket and reads the log on from there.
+Without a subcommand: follows the shards that its consumer group gives it, and answers the search API with what it holds; with
+an api.secret it also answers `tidegate api`, which has the answers of all such processes. A shard that comes from another process begins with the newest copy in the bucket and reads the log on from there.
 
 Examples:
   tidegate index --config cluster.toml --data-dir /var/lib/tidegate/index --listen 127.0.0.1:8050
   tidegate index rebuild --data-dir /var/lib/tidegate/index";
+
+const API_HELP: &str = "\
+Has no shards: asks the index processes of api.peers, each partition of one of them, and makes one answer of theirs. One that
+is slow or gone is made up for once by whoever has its shards then; what is missing at the deadline (api.deadline) is missing in
+the answer, which says so: X-Tidegate-Index: partial. An export waits for it instead. All processes have the same api.secret.
+
+Example:
+  tidegate api --config cluster.toml --data-dir /var/lib/tidegate/api --listen 0.0.0.0:8060";
 
 const QUERY_HELP: &str = "\
 Tables: events, dead_letters, context_states. Views: evaluations, evaluation_counts, custom_events, migration_ops,

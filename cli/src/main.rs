@@ -51,6 +51,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Serve(arguments) => return serve::run(&arguments, Task::Serve),
         Command::Ingest(arguments) => return serve::run(&arguments, Task::Ingest),
         Command::Compact(arguments) => return serve::run(&arguments, Task::Compact),
+        Command::Api(arguments) => return serve::run(&arguments, Task::Api),
         Command::Query(arguments) => query::run(&arguments)?,
         Command::Contexts(arguments) => contexts::run(&arguments)?,
         Command::DeadLetters(args::DeadLetters::List(arguments)) => dead_letters::list(&arguments)?,

@@ -13,6 +13,7 @@ pub mod contexts_table;
 mod erasures;
 mod gauges;
 pub mod log;
+mod peers;
 mod pipeline;
 mod signals;
 mod snapshots;
@@ -36,8 +37,8 @@ use events::{Environments, Topic};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use hyper::body::Incoming;
-use indexer::api::ApiAccess;
-use indexer::{Beyond, Indexer};
+use indexer::api::{ApiAccess, Source};
+use indexer::{Beyond, Indexer, Peers};
 use ingest::Ingest;
 use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown};
@@ -184,6 +185,8 @@ struct Pipeline {
     members: Arc<Members>,
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
+    /// Who has the shards, where this process has none.
+    peers: Option<Arc<Peers>>,
     ingest: Arc<Ingest>,
     /// None where there is no index to erase from.
     erasures: Option<Arc<erasures::Book>>,
@@ -249,8 +252,12 @@ impl Pipeline {
             }
             _ => None,
         };
+        let peers = match task.asks_peers() {
+            true => Some(peers::open(settings, &reader, runtime)?),
+            false => None,
+        };
         let ingest = Arc::new(ingest);
-        Ok(Self { log, members: Arc::new(members), compactor, indexer, ingest, erasures, dev_keys })
+        Ok(Self { log, members: Arc::new(members), compactor, indexer, peers, ingest, erasures, dev_keys })
     }
 
     /// Lets compactor and indexer follow the log. A stage that stops is reported; the endpoint goes on without it.
@@ -268,12 +275,24 @@ impl Pipeline {
             let shutdown = shutdown.clone();
             followers.push(back.spawn(async move { indexer.run(shutdown).await }));
         }
+        if let Some(peers) = self.peers.clone() {
+            let shutdown = shutdown.clone();
+            followers.push(back.spawn(async move { peers.run(shutdown).await }));
+        }
         followers
     }
 
     fn search_api(&self, settings: &Settings) -> Option<Router> {
+        let access = self.api_access(settings);
+        if let Some(peers) = &self.peers {
+            return Some(indexer::api::router(Source::Peers(Arc::clone(peers)), access));
+        }
         let indexer = self.indexer.as_ref()?;
-        Some(indexer::api::router(Arc::clone(indexer), self.api_access(settings)))
+        let router = indexer::api::router(Arc::clone(indexer), access);
+        Some(match settings.api.secret.as_str() {
+            "" => router,
+            secret => router.merge(indexer::api::shards_router(Arc::clone(indexer), secret.to_owned())),
+        })
     }
 
     /// Who may use the search API and the page's endpoints.

@@ -5,91 +5,26 @@ import random
 import shutil
 import subprocess
 import time
-import uuid
 
 import pytest
-from harness import audit, payloads
+from harness import audit
+from harness.cluster import SESSION_SECONDS, TAKEN_OVER, Cluster, shared_settings, users
 from harness.config import merged
-from harness.lake import Lake
 from harness.load import Load
 from harness.process import binary, clean_environment
-from harness.services import kafka_settings, shared_broker
 from harness.waiting import wait_equal, wait_until
 
 SEED = 20261128
-PARTITIONS = 4
-SESSION_SECONDS = 6
-# What processes say of others that took their place, and of what they have lost by it.
-TAKEN_OVER = "could not be landed|another process has taken over|does not hold|thrown out"
 
 
 @pytest.fixture
-def shared(tmp_path):
-    """Settings of all processes of a cluster, with topics and tables of its own."""
-    settings = kafka_settings(shared_broker(), f"roles-{uuid.uuid4()}.")
-    settings["kafka"]["session_timeout"] = f"{SESSION_SECONDS}s"
-    log = {"events_partitions": PARTITIONS, "contexts_partitions": PARTITIONS}
-    index = {"snapshots": "on", "snapshot_interval": "1s", "table_interval": "1s"}
-    return merged(settings, {"log": log, "storage": {"url": str(tmp_path / "lake")}, "indexer": index})
-
-
-class Cluster:
-    """Processes that share their settings. As a server it is what outside readers see of all of them."""
-
-    def __init__(self, serve, settings):
-        self.serve, self.settings = serve, settings
-        self.lake = Lake(settings["storage"]["url"])
-        self.processes = {}
-
-    def add(self, task, number, **more):
-        server = self.serve(settings=merged(self.settings, {"kafka": {"member": f"{task}-{number}"}}), task=task, **more)
-        server.expect_log(TAKEN_OVER)
-        server.lake_elsewhere = self.lake
-        self.processes[task, number] = server
-        return server
-
-    def of(self, task):
-        return [server for (name, _), server in sorted(self.processes.items()) if name == task and server.process.poll() is None]
-
-    # As the audit asks.
-
-    def events(self, columns, where):
-        return self.of("ingest")[0].events(columns, where)
-
-    def table_rows(self, query):
-        return self.lake.sql(query)
-
-    def found(self, filter_text=""):
-        return [context for server in self.of("index") for context in server.found(filter_text)]
-
-    # How the work is divided.
-
-    def shards(self):
-        """Of each index process the partitions that it has open."""
-        return [sorted(server.pipeline()["index"]["partitions"]) for server in self.of("index")]
-
-    def divided(self):
-        held = self.shards()
-        return sorted(sum(held, [])) == list(range(PARTITIONS)) and all(held)
-
-    def caught_up(self):
-        lags = [server.pipeline()["table"]["lagRecords"] for server in self.of("compact")]
-        lags += [server.pipeline()["index"]["lagRecords"] for server in self.of("index")]
-        return sum(lags) == 0
-
-
-@pytest.fixture
-def cluster(serve, shared):
-    cluster = Cluster(serve, shared)
+def cluster(serve, tmp_path):
+    cluster = Cluster(serve, shared_settings(tmp_path))
     for task in ("ingest", "compact", "index"):
         for number in (1, 2):
             cluster.add(task, number)
     wait_until(cluster.divided, 60, "shards divided among both")
     return cluster
-
-
-def users(numbers, **attributes):
-    return [payloads.identify({"kind": "user", "key": f"u{number:05}", **attributes}) for number in numbers]
 
 
 def test_stages_share_their_work(cluster):

@@ -11,7 +11,7 @@ use toml::{Table, Value};
 use super::{Settings, mask};
 
 /// Sections and lists of the tree; the scalars at the top are `TOP`.
-pub const SECTIONS: &[&str] = &["log", "kafka", "storage", "ingest", "compactor", "indexer", "api_rate_limit"];
+pub const SECTIONS: &[&str] = &["log", "kafka", "storage", "ingest", "compactor", "indexer", "api", "api_rate_limit"];
 pub const LISTS: &[&str] = &["environments", "api_tokens"];
 const TOP: &[&str] = &["listen", "data_dir", "api_generation"];
 

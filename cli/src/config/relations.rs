@@ -29,6 +29,7 @@ fn mistake(path: impl Into<String>, value: Option<String>, problem: impl Into<St
 
 fn of_sections(settings: &Settings, mistakes: &mut Vec<Mistake>) {
     let found = settings.compactor.mistakes().into_iter().chain(settings.indexer.mistakes());
+    let found = found.chain(settings.api.mistakes());
     mistakes.extend(found.map(|(path, expected)| mistake(path, None, format!("expected {expected}"))));
     for problem in settings.ingest.problems() {
         let (path, expected) = problem.split_once(": ").unwrap_or(("ingest", &problem));

@@ -9,7 +9,7 @@ use compactor::Compactor;
 use eventlog::WriterHealth;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use indexer::Indexer;
+use indexer::{Indexer, Peers};
 use ingest::Ingest;
 use runtime::{Runtime, UnixMicros};
 use serde_json::{Value, json};
@@ -35,6 +35,7 @@ pub struct RunningStages {
     takes_events: bool,
     compactor: Option<Arc<Compactor>>,
     indexer: Option<Arc<Indexer>>,
+    peers: Option<Arc<Peers>>,
     ingest: Arc<Ingest>,
     draining: Arc<AtomicBool>,
     runtime: Runtime,
@@ -53,6 +54,7 @@ impl RunningStages {
             takes_events: pipeline.members.task.takes_events(),
             compactor: pipeline.compactor.clone(),
             indexer: pipeline.indexer.clone(),
+            peers: pipeline.peers.clone(),
             ingest: pipeline.ingest.clone(),
             draining,
             runtime: runtime.clone(),
@@ -78,6 +80,12 @@ impl Stages for RunningStages {
         }
         if self.takes_events {
             return self.ingest.ready();
+        }
+        // With some shards it answers, and says what is missing: to be taken out of service would be worse.
+        if let Some(peers) = &self.peers
+            && peers.shards().is_empty()
+        {
+            return Err(peers.fault().unwrap_or_default());
         }
         match self.log.writer().health() {
             WriterHealth::Ready => Ok(()),
@@ -120,7 +128,10 @@ impl Stages for RunningStages {
                 "ingest": self.ingest.status(),
                 "log": self.log.state().await,
                 "table": self.compactor.as_ref().map_or_else(|| json!({}), |compactor| table_state(&compactor.status())),
-                "index": index.as_ref().map_or_else(|| json!({}), index_state),
+                "index": match &self.peers {
+                    Some(peers) => peers_state(peers),
+                    None => index.as_ref().map_or_else(|| json!({}), index_state),
+                },
             })
         }
         .boxed()
@@ -196,6 +207,23 @@ fn index_state(status: &indexer::Status) -> Value {
         "lastCommitMs": millis(status.last_commit),
         "freshnessSeconds": freshness(status.lag_records, status.lag_seconds),
         "rebuilding": status.is_rebuilding,
+    })
+}
+
+/// What the processes with shards say of them. How large they are is not asked each time.
+fn peers_state(peers: &Peers) -> Value {
+    let shards = peers.shards();
+    let lag_records = shards.iter().map(|shard| shard.lag_records).sum();
+    let lag_seconds = shards.iter().map(|shard| shard.lag_seconds).fold(0.0, f64::max);
+    json!({
+        "shards": shards.len(),
+        "partitions": shards.iter().map(|shard| shard.partition).collect::<Vec<_>>(),
+        "lagRecords": lag_records,
+        "lagSeconds": lag_seconds,
+        "lastCommitMs": millis(shards.iter().filter_map(|shard| shard.last_commit).max().map(UnixMicros)),
+        "freshnessSeconds": freshness(lag_records, lag_seconds),
+        "rebuilding": shards.iter().any(|shard| shard.is_rebuilding),
+        "missing": peers.fault(),
     })
 }
 

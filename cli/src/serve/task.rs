@@ -18,6 +18,7 @@ pub enum Task {
     Ingest,
     Compact,
     Index,
+    Api,
 }
 
 impl Task {
@@ -27,6 +28,7 @@ impl Task {
             Self::Ingest => "ingest",
             Self::Compact => "compact",
             Self::Index => "index",
+            Self::Api => "api",
         }
     }
 
@@ -37,6 +39,11 @@ impl Task {
     /// Whether other processes may do the same on the same log.
     pub fn is_shared(self) -> bool {
         self != Self::Serve
+    }
+
+    /// Whether it answers searches by asking the processes that have the shards.
+    pub fn asks_peers(self) -> bool {
+        self == Self::Api
     }
 
     /// Switches off what is not to be done.
@@ -57,6 +64,12 @@ impl Task {
         }
         if self != Self::Compact && settings.environments.is_empty() {
             lack("environments: expected at least one, as keys made for development belong to one process");
+        }
+        if self.asks_peers() && settings.api.peers.is_empty() {
+            lack("api.peers: expected the addresses of all index processes");
+        }
+        if self.asks_peers() && settings.api.secret.is_empty() {
+            lack("api.secret: expected the one that the index processes have");
         }
         if !lacks.is_empty() {
             return Err(UsageError(format!("tidegate {} shares its work with other processes:{lacks}", self.name())));
@@ -80,6 +93,8 @@ mod tests {
         let mut settings = Settings { environments: vec![EnvironmentConfig::default()], ..Settings::default() };
         settings.log.kind = Kind::Kafka;
         settings.storage.url = "s3://bucket".into();
+        settings.api.peers = vec!["http://index-1:8050".into()];
+        settings.api.secret = "a-secret-of-the-cluster".into();
         settings
     }
 
@@ -94,6 +109,7 @@ mod tests {
         assert_eq!(stages(Task::Ingest), (true, false, false));
         assert_eq!(stages(Task::Compact), (false, true, false));
         assert_eq!(stages(Task::Index), (false, false, true));
+        assert_eq!(stages(Task::Api), (false, false, false));
     }
 
     #[test]
@@ -104,6 +120,8 @@ mod tests {
             assert!(text.contains(key), "{key}: {text}");
         }
         assert!(!Task::Compact.prepare(&mut settings).unwrap_err().to_string().contains("environments"));
+        let text = Task::Api.prepare(&mut settings).unwrap_err().to_string();
+        assert!(text.contains("api.peers") && text.contains("api.secret"), "{text}");
         assert_eq!(settings, Settings::default(), "nothing is changed then");
         Task::Serve.prepare(&mut settings).unwrap();
     }
