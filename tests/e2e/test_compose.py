@@ -52,6 +52,31 @@ def test_nothing_listens_beyond_this_machine(project):
     assert len(ports) == 5 and all(port["host_ip"] == "127.0.0.1" for port in ports), ports
 
 
+@pytest.fixture(scope="module")
+def cluster():
+    return read("project", ROOT / "docker-compose.cluster.yml")
+
+
+def test_every_stage_is_a_service_of_the_cluster(cluster):
+    services = cluster["services"]
+    assert services.keys() == {"ingest", "compact", "index-1", "index-2", "api", "kafka", "s3", "bucket"}
+    ports = [port for service in services.values() for port in service.get("ports") or []]
+    assert ports and all(port["host_ip"] == "127.0.0.1" for port in ports), ports
+    settings = tomllib.loads((ROOT / "deploy" / "cluster.toml").read_text())
+    for peer in settings["api"]["peers"]:
+        name, port = peer.removeprefix("http://").split(":")
+        assert f"0.0.0.0:{port}" in services[name]["command"]
+    for name in ("ingest", "compact", "index-1", "index-2", "api"):
+        files = {mount["target"]: mount["source"] for mount in services[name]["volumes"]}
+        variables = services[name]["environment"]
+        environment = {**clean_environment(), "TIDEGATE__API__SECRET": variables["TIDEGATE__API__SECRET"]}
+        command = [binary(), "config", "check", "--config", files[variables["TIDEGATE_CONFIG"]]]
+        checked = subprocess.run(command, capture_output=True, env=environment)
+        assert checked.returncode == 0, checked.stderr
+        assert services[name]["command"][0] == name.split("-")[0]
+    assert services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"] == f"PLAINTEXT://{settings['kafka']['brokers']}"
+
+
 def test_a_schema_stands_behind_it(tmp_path):
     """What reads the file refuses what Docker Compose would refuse."""
     wrong = tmp_path / "docker-compose.yml"
