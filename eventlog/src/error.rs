@@ -19,6 +19,10 @@ pub enum Error {
     Full { held_bytes: u64, max_bytes: u64 },
     #[error("append refused: {pending_bytes} bytes wait to be written, at most {max_bytes} may")]
     Backlogged { pending_bytes: u64, max_bytes: u64 },
+    #[error(
+        "append refused: Kafka does not take it, and the spill for that time holds {held_bytes} bytes of at most {max_bytes}"
+    )]
+    SpillFull { held_bytes: u64, max_bytes: u64 },
     #[error("{action} {} failed: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: Arc<std::io::Error> },
     #[error("the log is closed")]
@@ -66,7 +70,7 @@ impl Error {
 
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Full { .. } | Self::Backlogged { .. } => ErrorKind::Overloaded,
+            Self::Full { .. } | Self::Backlogged { .. } | Self::SpillFull { .. } => ErrorKind::Overloaded,
             Self::Io { .. }
             | Self::Closed
             | Self::BrokersSilent { .. }

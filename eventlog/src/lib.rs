@@ -28,10 +28,13 @@ pub mod kafka;
 pub mod lock;
 pub mod memory;
 pub mod metrics;
+pub mod spill;
+pub mod traced;
 
 pub use assignment::{Assigner, Assignment};
 pub use config::Config;
 pub use error::{Error, Result};
+pub use traced::{RecordId, TracedLog};
 
 use std::time::Duration;
 
@@ -46,8 +49,10 @@ pub struct AppendRecord {
 #[derive(Clone, Debug)]
 pub struct FetchedRecord {
     pub offset: Offset,
-    /// When the log took it.
+    /// When the log took it, or who kept it for the log.
     pub appended_at: UnixMicros,
+    /// Name of the record, if its writer gave it one and the log keeps names.
+    pub id: Option<RecordId>,
     pub frame: Bytes,
 }
 
@@ -72,6 +77,11 @@ pub trait LogWriter: Send + Sync {
     /// `Full`, `Backlogged` (kind `Overloaded`): nothing was written; others of kind `Retry`: nothing was promised, and it
     /// may have been written; `RecordTooLarge` (kind `Reject`).
     fn append(&self, records: Vec<AppendRecord>) -> BoxFuture<'_, Result<Vec<Offset>>>;
+
+    /// Resolves when everything that was acknowledged before can be read.
+    fn settled(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 
     /// How many partitions `topic` has; fixed for the life of the log.
     fn partitions(&self, topic: Topic) -> u32;

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use runtime::{Clock, UnixMicros};
 use tokio::sync::Notify;
 
+use crate::traced::{Fate, Fates, RecordId, TracedLog, TracedRecord};
 use crate::{AppendRecord, Error, FetchedRecord, LogReader, LogWriter, Result, WriterHealth};
 
 /// What becomes of the next appends.
@@ -43,10 +44,16 @@ struct State {
     faults: Vec<AppendFault>,
 }
 
+struct Kept {
+    appended_at: UnixMicros,
+    id: Option<RecordId>,
+    frame: Bytes,
+}
+
 #[derive(Default)]
 struct Held {
     first: i64,
-    records: Vec<(UnixMicros, Bytes)>,
+    records: Vec<Kept>,
 }
 
 impl Held {
@@ -77,23 +84,38 @@ impl MemoryLog {
         held.first += count;
     }
 
+    /// Frames of all records of a partition that are held.
+    pub fn records(&self, topic_partition: TopicPartition) -> Vec<Bytes> {
+        let state = self.0.state.lock();
+        let held = state.records.get(&topic_partition).into_iter();
+        held.flat_map(|held| held.records.iter().map(|kept| kept.frame.clone())).collect()
+    }
+
+    /// What is held of a partition.
+    pub fn range(&self, topic_partition: TopicPartition) -> OffsetRange {
+        self.0.state.lock().records.entry(topic_partition).or_default().range()
+    }
+
     /// What `reader` has committed for a partition.
     pub fn committed(&self, reader: &'static str, topic_partition: TopicPartition) -> Option<Offset> {
         self.0.state.lock().committed.get(&(reader, topic_partition)).copied()
     }
 
-    fn write(&self, records: Vec<AppendRecord>) -> Result<Vec<Offset>> {
+    fn write(
+        &self,
+        records: impl Iterator<Item = (Option<RecordId>, Option<UnixMicros>, AppendRecord)>,
+    ) -> Result<Vec<Offset>> {
         let now = self.0.clock.now();
         let mut state = self.0.state.lock();
         let fault = if state.faults.is_empty() { None } else { Some(state.faults.remove(0)) };
         if fault == Some(AppendFault::Refused) {
             return Err(Error::Closed);
         }
-        let mut offsets = Vec::with_capacity(records.len());
-        for record in records {
+        let mut offsets = Vec::new();
+        for (id, taken_at, record) in records {
             let held = state.records.entry(record.topic_partition).or_default();
             offsets.push(held.range().end);
-            held.records.push((now, record.frame));
+            held.records.push(Kept { appended_at: taken_at.unwrap_or(now), id, frame: record.frame });
         }
         drop(state);
         self.0.appended.notify_waiters();
@@ -109,13 +131,14 @@ impl MemoryLog {
         }
         let mut bytes = 0;
         let mut fetched = Vec::new();
-        for (index, (appended_at, frame)) in held.records.iter().enumerate().skip((from.0 - held.first) as usize) {
-            bytes += frame.len();
+        for (index, kept) in held.records.iter().enumerate().skip((from.0 - held.first) as usize) {
+            bytes += kept.frame.len();
             if bytes > bytes_max && !fetched.is_empty() {
                 break;
             }
             let offset = Offset(held.first + index as i64);
-            fetched.push(FetchedRecord { offset, appended_at: *appended_at, frame: frame.clone() });
+            let Kept { appended_at, id, ref frame } = *kept;
+            fetched.push(FetchedRecord { offset, appended_at, id, frame: frame.clone() });
         }
         Ok(fetched)
     }
@@ -123,7 +146,7 @@ impl MemoryLog {
 
 impl LogWriter for MemoryLog {
     fn append(&self, records: Vec<AppendRecord>) -> BoxFuture<'_, Result<Vec<Offset>>> {
-        Box::pin(async move { self.write(records) })
+        Box::pin(async move { self.write(records.into_iter().map(|record| (None, None, record))) })
     }
 
     fn partitions(&self, topic: Topic) -> u32 {
@@ -132,6 +155,25 @@ impl LogWriter for MemoryLog {
 
     fn health(&self) -> WriterHealth {
         WriterHealth::Ready
+    }
+}
+
+impl TracedLog for MemoryLog {
+    fn send(&self, records: Vec<TracedRecord>) -> Result<Fates> {
+        let count = records.len();
+        let traced = records.into_iter().map(|traced| (Some(traced.id), traced.taken_at, traced.record));
+        let fates = match self.write(traced) {
+            Ok(offsets) => offsets.into_iter().map(Fate::Stored).collect(),
+            Err(error) => vec![Fate::Unknown(error); count],
+        };
+        let (answer, outcome) = tokio::sync::oneshot::channel();
+        // The receiver is below.
+        let _ = answer.send(fates);
+        Ok(outcome)
+    }
+
+    fn end_seen(&self, topic_partition: TopicPartition) -> Offset {
+        self.0.state.lock().records.get(&topic_partition).map_or(Offset(0), |held| held.range().end)
     }
 }
 
@@ -166,14 +208,14 @@ impl LogReader for MemoryLog {
     }
 
     fn bounds(&self, topic_partition: TopicPartition) -> BoxFuture<'_, Result<OffsetRange>> {
-        Box::pin(async move { Ok(self.0.state.lock().records.entry(topic_partition).or_default().range()) })
+        Box::pin(async move { Ok(self.range(topic_partition)) })
     }
 
     fn offset_at(&self, topic_partition: TopicPartition, time: UnixMicros) -> BoxFuture<'_, Result<Offset>> {
         Box::pin(async move {
             let mut state = self.0.state.lock();
             let held = state.records.entry(topic_partition).or_default();
-            let index = held.records.partition_point(|(appended_at, _)| *appended_at < time);
+            let index = held.records.partition_point(|kept| kept.appended_at < time);
             Ok(Offset(held.first + index as i64))
         })
     }

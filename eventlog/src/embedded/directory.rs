@@ -6,6 +6,7 @@
 //! | `format` | text, below; written last when a log is made, so that its presence means a whole log |
 //! | `acknowledged` | see `watermark` |
 //! | `<first sequence, 20 digits>.seg` | see `segment` |
+//! | others | see `notes` |
 //! | `*.new`, `probe` | left by a process that died; removed at start |
 //!
 //! `format`, version 1, five lines:

@@ -4,7 +4,7 @@
 //! [`segment`], syncs, notes the [`watermark`], publishes them in [`held`] and answers. Readers find places by
 //! [`marks`] and [`read`] files with pread; no copy of the log is kept in memory. [`recovery`] brings a directory back
 //! after any end; [`retention`] removes what is no longer needed; [`directory`] says which files there are and who owns
-//! them; [`disk`] is the seam for faults.
+//! them; [`disk`] is the seam for faults; [`notes`] keeps what whoever reads it has to remember.
 //!
 //! # Why not raft-engine
 //! raft-engine 0.4.2 was the first choice (a fast, proven log). Read against what this log promises:
@@ -32,6 +32,7 @@ mod directory;
 mod disk;
 mod held;
 mod marks;
+pub(crate) mod notes;
 mod queue;
 mod read;
 mod recovery;
@@ -41,7 +42,7 @@ mod walk;
 mod watermark;
 mod writer;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -58,6 +59,7 @@ use self::directory::{Directory, Layout};
 use self::disk::{Disk, LocalDisk};
 use self::held::Held;
 use self::marks::MarksCache;
+use self::notes::Notes;
 use self::queue::Queue;
 use self::writer::Writer;
 use crate::metrics::Metrics;
@@ -73,6 +75,7 @@ pub struct EmbeddedLog {
 /// What callers and the writer thread share.
 struct Shared {
     disk: Arc<dyn Disk>,
+    path: PathBuf,
     layout: Layout,
     log_id: segment::LogId,
     clock: Clock,
@@ -95,6 +98,16 @@ struct Bounds {
     retention_bytes: u64,
     retention_age: Duration,
     bytes_max: u64,
+    usage: Usage,
+}
+
+/// What the log is used for, which says what is kept beside what a reader still needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Usage {
+    /// Also what the de-duplication window is rebuilt from, and what there is room for.
+    Log,
+    /// Nothing: what all have read goes.
+    Spool,
 }
 
 impl EmbeddedLog {
@@ -106,16 +119,25 @@ impl EmbeddedLog {
     /// `Refused`: another process has the directory, it is of a newer version or half-written, or the configured
     /// numbers of partitions are not its own. `Corrupt`: acknowledged records are damaged; names file and position.
     pub fn open(dir: &Path, config: &Config, runtime: &Runtime) -> Result<Arc<Self>> {
-        Self::open_on(Arc::new(LocalDisk), dir, config, runtime)
+        Self::open_on(Arc::new(LocalDisk), dir, config, Usage::Log, runtime)
     }
 
-    fn open_on(disk: Arc<dyn Disk>, dir: &Path, config: &Config, runtime: &Runtime) -> Result<Arc<Self>> {
+    /// As [`Self::open`], for records that are kept until they have been read, and no longer.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub(crate) fn open_spool(dir: &Path, config: &Config, runtime: &Runtime) -> Result<Arc<Self>> {
+        Self::open_on(Arc::new(LocalDisk), dir, config, Usage::Spool, runtime)
+    }
+
+    fn open_on(disk: Arc<dyn Disk>, dir: &Path, config: &Config, usage: Usage, runtime: &Runtime) -> Result<Arc<Self>> {
         let directory = Directory::open(dir, disk.clone(), config, runtime)?;
         let recovered = recovery::recover(&directory)?;
         let topic_ids = Topic::ALL.map(|topic| directory.topic_id(topic));
         let held = Held::new(directory.layout, recovered.segments, recovered.active_marks);
         let shared = Arc::new(Shared {
             disk,
+            path: dir.into(),
             layout: directory.layout,
             log_id: directory.log_id,
             clock: runtime.clock.clone(),
@@ -124,6 +146,7 @@ impl EmbeddedLog {
                 retention_bytes: config.retention_bytes.0,
                 retention_age: config.retention_age.get(),
                 bytes_max: config.bytes_max.0,
+                usage,
             },
             metrics: Metrics::new(&runtime.telemetry),
             queue: Queue::new(config.pending_bytes_max.0),
@@ -168,6 +191,14 @@ impl EmbeddedLog {
         self.shared.queue.pending_bytes()
     }
 
+    /// A file of notes in the log's directory, and what it says.
+    ///
+    /// # Errors
+    /// `Corrupt` if nobody can tell what it said.
+    pub(crate) fn notes(&self, name: &str, content_bytes_max: usize) -> Result<(Notes, Option<Vec<u8>>)> {
+        Notes::open(&*self.shared.disk, self.shared.path.join(name), content_bytes_max)
+    }
+
     /// The retained range of every partition.
     pub fn ranges(&self) -> Vec<(TopicPartition, OffsetRange)> {
         let held = self.shared.held.lock();
@@ -175,6 +206,10 @@ impl EmbeddedLog {
         topic_partitions
             .map(|topic_partition| (topic_partition, held.range(self.shared.layout.slot(topic_partition))))
             .collect()
+    }
+
+    pub(crate) fn range(&self, topic_partition: TopicPartition) -> OffsetRange {
+        self.shared.held.lock().range(self.shared.layout.slot(topic_partition))
     }
 
     fn join(&self) {
@@ -286,8 +321,8 @@ impl LogReader for EmbeddedLog {
     }
 
     fn bounds(&self, topic_partition: TopicPartition) -> BoxFuture<'_, Result<OffsetRange>> {
-        let slot = self.shared.layout.slot(topic_partition);
-        Box::pin(async move { Ok(self.shared.held.lock().range(slot)) })
+        let range = self.range(topic_partition);
+        Box::pin(async move { Ok(range) })
     }
 
     fn offset_at(&self, topic_partition: TopicPartition, time: UnixMicros) -> BoxFuture<'_, Result<Offset>> {
@@ -311,4 +346,4 @@ fn entry_bytes(frame: &Bytes) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

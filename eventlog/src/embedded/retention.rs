@@ -1,7 +1,7 @@
 //! Removes the oldest sealed segments when the log is too large or too old, and never what somebody still needs.
 //!
 //! Needed is what a reader has not committed, and what is younger than the de-duplication window, which is rebuilt from
-//! the log at start. Segments go oldest first and one by one, each removal synced before the next, so that what a
+//! the log at start. A spool has no such window, and lets go of what has been read. Segments go oldest first and one by one, each removal synced before the next, so that what a
 //! crash leaves is always the newest part without gaps.
 
 use std::time::Duration;
@@ -9,9 +9,9 @@ use std::time::Duration;
 use events::limits;
 use runtime::UnixMicros;
 
-use super::Shared;
 use super::directory::Directory;
 use super::held::Segment;
+use super::{Shared, Usage};
 
 /// Beyond the de-duplication window, as a reader looks back from a time a little before now.
 const WINDOW_MARGIN: Duration = Duration::from_secs(60);
@@ -37,7 +37,12 @@ fn expired(shared: &Shared, now: UnixMicros) -> Option<Segment> {
     let held = shared.held.lock();
     let oldest = held.segments.front().filter(|_| held.segments.len() > 1)?;
     let age = now.since(oldest.last_at);
-    let should_go = held.bytes() > shared.bounds.retention_bytes || age > shared.bounds.retention_age;
-    let may_go = age > limits::DEDUP_WINDOW_MIN + WINDOW_MARGIN && held.all_committed(oldest);
-    (should_go && may_go).then(|| oldest.clone())
+    let goes = match shared.bounds.usage {
+        Usage::Log => {
+            let should_go = held.bytes() > shared.bounds.retention_bytes || age > shared.bounds.retention_age;
+            should_go && age > limits::DEDUP_WINDOW_MIN + WINDOW_MARGIN
+        }
+        Usage::Spool => true,
+    };
+    (goes && held.all_committed(oldest)).then(|| oldest.clone())
 }

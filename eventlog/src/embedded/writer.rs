@@ -23,7 +23,7 @@ use super::queue::{Call, Taken};
 use super::recovery::write_footer;
 use super::segment::{EntryHeader, SegmentHeader};
 use super::watermark::{Acknowledged, Watermark};
-use super::{Shared, entry_bytes, retention};
+use super::{Shared, Usage, entry_bytes, retention};
 use crate::{AppendRecord, Error, Result};
 
 const MAINTENANCE_INTERVAL: Duration = Duration::from_secs(5);
@@ -78,7 +78,9 @@ impl Writer {
                 Taken::Closed => return,
             };
             if rotated || now() >= due {
-                self.maintain(now().duration_since(started) >= RETENTION_GRACE);
+                let may_remove =
+                    shared.bounds.usage == Usage::Spool || now().duration_since(started) >= RETENTION_GRACE;
+                self.maintain(may_remove);
                 due = now() + MAINTENANCE_INTERVAL;
             }
             if shared.failure.lock().is_some() {
@@ -262,12 +264,18 @@ impl Writer {
             self.shared.recovered();
         }
         let now = self.shared.clock.now();
-        let aged = {
+        let is_over = {
             let held = self.shared.held.lock();
-            !held.active().is_empty() && now.since(held.active().first_at) > self.shared.bounds.retention_age
+            let active = held.active();
+            let is_read = || held.all_committed(active);
+            !active.is_empty()
+                && match self.shared.bounds.usage {
+                    Usage::Log => now.since(active.first_at) > self.shared.bounds.retention_age,
+                    Usage::Spool => is_read(),
+                }
         };
         // A quiet log would otherwise keep its only segment for ever.
-        if aged && let Err(error) = self.rotate() {
+        if is_over && let Err(error) = self.rotate() {
             self.shared.failed(&error);
         }
         if may_remove {

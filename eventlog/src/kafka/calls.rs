@@ -1,16 +1,17 @@
 //! Appends on their way to the brokers: who waits for which records, and how many bytes are under way.
 //!
-//! A [`Call`] is one `append`. Each of its records travels with a [`Report`] that comes back exactly once, with the offset
-//! or the reason why there is none; the last one answers the call. A report that is lost on the way, because a client is
-//! given up, counts as failed.
+//! A [`Call`] is one `append`. Each of its records travels with a [`Report`] that comes back exactly once, with its
+//! fate; the last one answers the call. A report that is lost on the way, because a client is given up, leaves its record in
+//! doubt.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use events::{Offset, TopicPartition};
+use events::TopicPartition;
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::traced::{Fate, Fates};
 use crate::{Error, Result};
 
 /// Bytes of records that are under way, with their bound.
@@ -51,38 +52,32 @@ impl Pending {
     }
 }
 
-/// One call of `append`.
+/// One call of `send`.
 pub(super) struct Call(Mutex<State>);
 
 struct State {
-    offsets: Vec<Offset>,
+    fates: Vec<Option<Fate>>,
     open: usize,
-    error: Option<Error>,
-    answer: Option<oneshot::Sender<Result<Vec<Offset>>>>,
+    answer: Option<oneshot::Sender<Vec<Fate>>>,
 }
 
 impl Call {
     /// A call of so many records, and where its answer comes.
-    pub fn new(records: usize) -> (Arc<Self>, oneshot::Receiver<Result<Vec<Offset>>>) {
+    pub fn new(records: usize) -> (Arc<Self>, Fates) {
         let (answer, outcome) = oneshot::channel();
-        let offsets = vec![Offset::UNKNOWN; records];
-        (Arc::new(Self(Mutex::new(State { offsets, open: records, error: None, answer: Some(answer) }))), outcome)
+        let fates = vec![None; records];
+        (Arc::new(Self(Mutex::new(State { fates, open: records, answer: Some(answer) }))), outcome)
     }
 
-    fn settle(&self, index: usize, outcome: Result<Offset>) {
+    fn settle(&self, index: usize, fate: Fate) {
         let mut state = self.0.lock();
-        match outcome {
-            Ok(offset) => state.offsets[index] = offset,
-            // The first one tells most: what follows is often only its consequence.
-            Err(error) => drop(state.error.get_or_insert(error)),
-        }
+        state.fates[index] = Some(fate);
         state.open -= 1;
         if state.open == 0
             && let Some(answer) = state.answer.take()
         {
-            let offsets = std::mem::take(&mut state.offsets);
             // The caller may have gone away; its records are in the log all the same.
-            let _ = answer.send(state.error.take().map_or(Ok(offsets), Err));
+            let _ = answer.send(state.fates.drain(..).flatten().collect());
         }
     }
 }
@@ -109,15 +104,15 @@ impl Report {
         Self { call: call.clone(), pending: pending.clone(), index, topic_partition, bytes, settled: false }
     }
 
-    pub fn settle(mut self, outcome: Result<Offset>) {
-        self.finish(outcome);
+    pub fn settle(mut self, fate: Fate) {
+        self.finish(fate);
     }
 
-    fn finish(&mut self, outcome: Result<Offset>) {
+    fn finish(&mut self, fate: Fate) {
         self.settled = true;
         // Room first: who has its answer may append again at once.
         self.pending.release(self.bytes);
-        self.call.settle(self.index, outcome);
+        self.call.settle(self.index, fate);
     }
 }
 
@@ -125,20 +120,23 @@ impl Drop for Report {
     fn drop(&mut self) {
         if !self.settled {
             let topic_partition = self.topic_partition;
-            self.finish(Err(Error::Unacknowledged { topic_partition, reason: "the client was given up".into() }));
+            self.finish(Fate::Unknown(Error::Unacknowledged {
+                topic_partition,
+                reason: "the client was given up".into(),
+            }));
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use events::Topic;
+    use events::{Offset, Topic};
 
     use super::*;
 
     const EVENTS: TopicPartition = TopicPartition::new(Topic::Events, 0);
 
-    fn reports(count: usize, pending: &Arc<Pending>) -> (Vec<Report>, oneshot::Receiver<Result<Vec<Offset>>>) {
+    fn reports(count: usize, pending: &Arc<Pending>) -> (Vec<Report>, Fates) {
         let (call, outcome) = Call::new(count);
         pending.reserve(10 * count as u64).unwrap();
         ((0..count).map(|index| Report::new(&call, pending, index, EVENTS, 10)).collect(), outcome)
@@ -148,23 +146,25 @@ mod tests {
     fn last_report_answers_in_the_order_of_the_records() {
         let pending = Arc::new(Pending::new(100));
         let (mut reports, mut outcome) = reports(2, &pending);
-        reports.pop().unwrap().settle(Ok(Offset(8)));
+        reports.pop().unwrap().settle(Fate::Stored(Offset(8)));
         assert!(outcome.try_recv().is_err());
-        reports.pop().unwrap().settle(Ok(Offset(7)));
-        assert_eq!(outcome.try_recv().unwrap().unwrap(), [Offset(7), Offset(8)]);
+        reports.pop().unwrap().settle(Fate::Stored(Offset(7)));
+        let fates = outcome.try_recv().unwrap();
+        assert!(matches!(fates[..], [Fate::Stored(Offset(7)), Fate::Stored(Offset(8))]), "{fates:?}");
         assert_eq!(pending.bytes(), 0);
     }
 
     #[test]
-    fn one_failed_record_fails_the_call_after_all_have_come_back() {
+    fn lost_report_leaves_its_record_in_doubt() {
         let pending = Arc::new(Pending::new(100));
         let (mut reports, mut outcome) = reports(3, &pending);
-        reports.pop().unwrap().settle(Err(Error::Closed));
-        reports.pop().unwrap().settle(Ok(Offset(7)));
+        reports.pop().unwrap().settle(Fate::Absent(Error::Closed));
+        reports.pop().unwrap().settle(Fate::Stored(Offset(7)));
         assert!(outcome.try_recv().is_err());
         // Lost with its client.
         drop(reports);
-        assert!(matches!(outcome.try_recv().unwrap(), Err(Error::Closed)));
+        let fates = outcome.try_recv().unwrap();
+        assert!(matches!(fates[..], [Fate::Unknown(_), Fate::Stored(_), Fate::Absent(_)]), "{fates:?}");
         assert_eq!(pending.bytes(), 0);
     }
 

@@ -30,6 +30,9 @@ const PARTITION_QUEUE_KIB: u64 = 2 << 10;
 /// asked for anew, or at another place, waits as long at most.
 const FETCH_WAIT: Duration = Duration::from_millis(100);
 
+/// Below this, every breath of a broker would send events to the local disk.
+const SPILL_AFTER_MIN: Duration = Duration::from_millis(50);
+
 const SESSION_MIN: Duration = Duration::from_secs(6);
 const SESSION_MAX: Duration = Duration::from_secs(1800);
 
@@ -53,6 +56,10 @@ pub struct Config {
     pub record_bytes_max: ByteSize,
     /// An append that the brokers have not acknowledged after this time has failed.
     pub message_timeout: DurationText,
+    /// An append that the brokers have not acknowledged after this time is kept on the local disk instead.
+    pub spill_after: DurationText,
+    /// Bytes on the local disk for that; 0B: nothing is kept there.
+    pub spill_max: ByteSize,
     /// Name of this process among those that share a stage, the same after a restart, which then moves nothing; empty: a new
     /// one at each start.
     pub member: String,
@@ -73,6 +80,8 @@ impl Default for Config {
             retention_bytes: ByteSize(0),
             record_bytes_max: ByteSize::mib(64),
             message_timeout: DurationText::secs(8),
+            spill_after: DurationText::secs(1),
+            spill_max: ByteSize::gib(4),
             member: String::new(),
             session_timeout: DurationText::secs(10),
             librdkafka: PassedOn::default(),
@@ -189,6 +198,12 @@ impl Config {
         }
         if self.message_timeout.get() < Duration::from_secs(1) {
             wrong("message_timeout", format!("expected at least 1s, got {}", self.message_timeout));
+        }
+        if self.spill_after.get() < SPILL_AFTER_MIN {
+            wrong("spill_after", format!("expected at least 50ms, got {}", self.spill_after));
+        }
+        if self.spill_max.0 > 0 && self.spill_max < ByteSize::mib(1) {
+            wrong("spill_max", format!("expected 0B or at least 1MiB, got {}", self.spill_max));
         }
         if !(SESSION_MIN..=SESSION_MAX).contains(&self.session_timeout.get()) {
             // The brokers' own bounds, as they come.
@@ -375,6 +390,8 @@ mod tests {
             retention: DurationText::secs(1),
             record_bytes_max: ByteSize(1),
             message_timeout: DurationText::millis(1),
+            spill_after: DurationText::millis(1),
+            spill_max: ByteSize(1),
             session_timeout: DurationText::secs(5),
             ..Config::default()
         };
@@ -386,6 +403,8 @@ mod tests {
             "retention",
             "record_bytes_max",
             "message_timeout",
+            "spill_after",
+            "spill_max",
             "session_timeout",
         ];
         assert_eq!(keys, expected.map(|key| format!("kafka.{key}")));

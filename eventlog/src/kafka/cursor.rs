@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 
 use super::callbacks::Callbacks;
 use super::names::Names;
+use super::trace;
 use crate::FetchedRecord;
 
 pub(super) struct Cursor {
@@ -135,9 +136,12 @@ impl Cursor {
 }
 
 fn record(message: &BorrowedMessage<'_>) -> FetchedRecord {
+    let (id, taken_at) = trace::of(message).unzip();
+    let broker_time = || UnixMicros::from_millis(message.timestamp().to_millis().unwrap_or_default());
     FetchedRecord {
         offset: Offset(message.offset()),
-        appended_at: UnixMicros::from_millis(message.timestamp().to_millis().unwrap_or_default()),
+        appended_at: taken_at.flatten().unwrap_or_else(broker_time),
+        id,
         frame: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
     }
 }

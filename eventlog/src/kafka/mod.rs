@@ -28,6 +28,7 @@ mod native;
 mod reader;
 mod state;
 mod topics;
+mod trace;
 mod watch;
 mod writer;
 
@@ -40,6 +41,7 @@ use parking_lot::Mutex;
 use rdkafka::admin::AdminClient;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use runtime::{Clock, Runtime, UnixMicros};
+use serde::{Deserialize, Serialize};
 
 use self::callbacks::Callbacks;
 use self::metrics::Metrics;
@@ -50,6 +52,7 @@ use self::state::State;
 use self::topics::{Ensured, Wanted};
 use self::watch::{Progress, RunningWatch, Watch};
 use self::writer::Writer;
+use crate::traced::{Fate, Fates, TracedLog, TracedRecord};
 use crate::{AppendRecord, Assigner, Error, FetchedRecord, LogReader, LogWriter, Result, WriterHealth};
 
 pub use self::config::Config;
@@ -60,10 +63,21 @@ const FIRST_ANSWER_TIME: Duration = Duration::from_secs(10);
 const FIRST_ATTEMPT_TIME: Duration = Duration::from_secs(2);
 const CALLBACKS_TIME: Duration = Duration::from_millis(50);
 
+/// What the brokers have said of the topics, so that a log can be opened while they are away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownTopics {
+    /// What they are of: another configuration means other topics.
+    topic_prefix: String,
+    partitions: [u32; 3],
+    topic_ids: [String; 3],
+    min_in_sync: usize,
+}
+
 /// A log on Kafka. See the module for how it works and the traits for what it promises.
 pub struct KafkaLog {
     config: Config,
     state: Arc<State>,
+    known: KnownTopics,
     writer: Arc<Writer>,
     reader: Reader,
     progress: Arc<Progress>,
@@ -84,6 +98,32 @@ impl KafkaLog {
         // Much of it blocks.
         let opened = tokio::task::spawn_blocking(move || handle.block_on(open(&config, &log, &runtime)));
         opened.await.unwrap_or(Err(Error::Closed))
+    }
+
+    /// Opens the log without asking the brokers, as they were when it was last open. It takes nothing until they answer;
+    /// topics that turn out to be others stop their readers. Settings and rights are looked at again by the next `open`.
+    ///
+    /// # Errors
+    /// `KafkaSettings`; `TopicMismatch` if the configuration is of other topics.
+    pub async fn open_unasked(
+        config: &Config,
+        log: &crate::Config,
+        runtime: &Runtime,
+        known: KnownTopics,
+    ) -> Result<Arc<Self>> {
+        if (&known.topic_prefix, known.partitions) != (&config.topic_prefix, partitions(log)) {
+            let mismatches = vec!["they were of another kafka.topic_prefix or other numbers of partitions".into()];
+            return Err(Error::TopicMismatch { mismatches });
+        }
+        let consumers = [reader::consumer(&config.consumer())?, reader::consumer(&config.consumer())?];
+        let opened = assemble(config, log, runtime, consumers, known)?;
+        opened.state.set_unavailable(Some("no broker has answered since the start".into()), false);
+        Ok(opened)
+    }
+
+    /// What is to be kept for [`Self::open_unasked`].
+    pub fn known_topics(&self) -> &KnownTopics {
+        &self.known
     }
 
     /// Refuses further appends and waits for those accepted, at most `wait_max`. Reading goes on.
@@ -116,7 +156,7 @@ impl KafkaLog {
 
 async fn open(config: &Config, log: &crate::Config, runtime: &Runtime) -> Result<Arc<KafkaLog>> {
     let names = Names::new(&config.topic_prefix);
-    let partitions = [log.events_partitions, log.contexts_partitions, log.dead_letters_partitions];
+    let partitions = partitions(log);
     let consumers = [reader::consumer(&config.consumer())?, reader::consumer(&config.consumer())?];
     let described = first_answer(&consumers[0], &names, config, &runtime.clock)?;
     let admin: AdminClient<Callbacks> = config
@@ -129,8 +169,26 @@ async fn open(config: &Config, log: &crate::Config, runtime: &Runtime) -> Result
     });
     let Ensured { topics, min_in_sync } = topics::ensure(&admin, &wanted, described, &runtime.clock).await?;
     check_rights(&topics, &names)?;
-    let topic_ids = Topic::ALL.map(|topic| TopicId(topics[topic as usize].id.as_str().into()));
-    let state = Arc::new(State::new(names.clone(), partitions, topic_ids));
+    let topic_ids = Topic::ALL.map(|topic| topics[topic as usize].id.clone());
+    let known = KnownTopics { topic_prefix: config.topic_prefix.clone(), partitions, topic_ids, min_in_sync };
+    assemble(config, log, runtime, consumers, known)
+}
+
+fn partitions(log: &crate::Config) -> [u32; 3] {
+    [log.events_partitions, log.contexts_partitions, log.dead_letters_partitions]
+}
+
+/// Starts the log's threads.
+fn assemble(
+    config: &Config,
+    log: &crate::Config,
+    runtime: &Runtime,
+    consumers: [Arc<BaseConsumer<Callbacks>>; 2],
+    known: KnownTopics,
+) -> Result<Arc<KafkaLog>> {
+    let names = Names::new(&config.topic_prefix);
+    let topic_ids = known.topic_ids.each_ref().map(|id| TopicId(id.as_str().into()));
+    let state = Arc::new(State::new(names, known.partitions, topic_ids));
     let metrics = Metrics::new(&runtime.telemetry);
     let (largest, pending) = (config.record_bytes_max.0, log.pending_bytes_max.0);
     let writer = Arc::new(Writer::new(config.producer(), state.clone(), largest, pending, metrics.clone())?);
@@ -142,7 +200,7 @@ async fn open(config: &Config, log: &crate::Config, runtime: &Runtime) -> Result
         progress: progress.clone(),
         metrics: metrics.clone(),
         clock: runtime.clock.clone(),
-        min_in_sync,
+        min_in_sync: known.min_in_sync,
     };
     let watch = watch.start().map_err(|error| Error::Kafka {
         action: "starting the watch of the brokers".into(),
@@ -150,7 +208,7 @@ async fn open(config: &Config, log: &crate::Config, runtime: &Runtime) -> Result
     })?;
     let reader = Reader::new(consumers, state.clone(), runtime.clock.clone(), metrics);
     let config = config.clone();
-    Ok(Arc::new(KafkaLog { config, state, writer, reader, progress, watch: Mutex::new(Some(watch)) }))
+    Ok(Arc::new(KafkaLog { config, state, known, writer, reader, progress, watch: Mutex::new(Some(watch)) }))
 }
 
 /// Asks for the topics until a broker answers, or it is clear that none will.
@@ -198,12 +256,9 @@ impl LogWriter for KafkaLog {
             if records.is_empty() {
                 return Ok(Vec::new());
             }
-            let outcome = self.writer.send(&records)?;
-            let offsets = outcome.await.unwrap_or(Err(Error::Closed))?;
-            for (record, offset) in records.iter().zip(&offsets).filter(|(_, offset)| **offset != Offset::UNKNOWN) {
-                self.state.saw_end(record.topic_partition, offset.next());
-            }
-            Ok(offsets)
+            let fates = self.writer.send(&records, &[])?;
+            let fates = fates.await.map_err(|_| Error::Closed)?;
+            fates.into_iter().map(Fate::stored).collect()
         })
     }
 
@@ -221,6 +276,18 @@ impl LogWriter for KafkaLog {
             })
         };
         why.map_or(WriterHealth::Ready, WriterHealth::Unavailable)
+    }
+}
+
+impl TracedLog for KafkaLog {
+    fn send(&self, records: Vec<TracedRecord>) -> Result<Fates> {
+        let traces: Vec<_> = records.iter().map(trace::encode).collect();
+        let records: Vec<_> = records.into_iter().map(|traced| traced.record).collect();
+        self.writer.send(&records, &traces)
+    }
+
+    fn end_seen(&self, topic_partition: TopicPartition) -> Offset {
+        self.state.end(topic_partition)
     }
 }
 

@@ -1,7 +1,7 @@
-//! The request that librdkafka knows and the crate `rdkafka` does not: the identity of topics, and what we may do with them.
-//! All `unsafe` of the Kafka log is in this file, behind [`describe_topics`].
+//! What librdkafka knows and the crate `rdkafka` does not: the identity of topics and what we may do with them, and whether a
+//! failed message may be stored. All `unsafe` of the Kafka log is in this file, behind [`describe_topics`] and [`may_be_stored`].
 //!
-//! It puts one request on a queue of its own and waits for its one answer, so nothing outlives the call.
+//! The former puts one request on a queue of its own and waits for its one answer, so nothing outlives the call.
 //!
 //! Requests that librdkafka sends to a coordinator this way (such as for the offsets of consumer groups) are not used: when
 //! the broker dies meanwhile, an assertion of librdkafka may end the process
@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use rdkafka::bindings as rd;
 use rdkafka::client::{Client, ClientContext};
+use rdkafka::message::BorrowedMessage;
 use rdkafka::types::{RDKafkaAdminOp, RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 /// Why a request has no answer.
@@ -38,6 +39,14 @@ pub(super) struct PartitionDescription {
     pub has_leader: bool,
     pub in_sync: usize,
     pub replicas: usize,
+}
+
+/// Whether a message that a delivery report says has failed may be on a broker all the same.
+pub(super) fn may_be_stored(message: &BorrowedMessage<'_>) -> bool {
+    // SAFETY: the message is alive as long as it is borrowed, and comes from a delivery report: its own bookkeeping, which the
+    // status is read from, lies around it. The call only reads, and returns nothing but the three values of the enum.
+    let status = unsafe { rd::rd_kafka_message_status(message.ptr()) };
+    status != rd::rd_kafka_msg_status_t::RD_KAFKA_MSG_STATUS_NOT_PERSISTED
 }
 
 /// Asks for topics by name; one description or the reason why there is none for each, in the order given.

@@ -1,6 +1,6 @@
 //! Appends: records go to an idempotent producer, and a call is answered when the brokers have acknowledged all of them.
 //!
-//! In: the records of `append`. Out: their offsets. Promise: nothing counts as stored but what a delivery report says was
+//! In: records, with names where somebody keeps copies of them. Out: the fate of each. Promise: nothing counts as stored but what a delivery report says was
 //! acknowledged by every copy that counts; a record that expired (`kafka.message_timeout`) is an error.
 //!
 //! One record is one Kafka message. They are not put into transactions: who owns a partition is decided at the table.
@@ -10,6 +10,10 @@
 //! sequence number). Then the record is stored, and librdkafka reports success without an offset. The append has
 //! succeeded, and its offset is [`Offset::UNKNOWN`]: nobody who appends needs the place, and asking for it would mean to
 //! read the partition back.
+//!
+//! # What is not known
+//! librdkafka tells of each failed message whether it can be on a broker (`rd_kafka_message_status`), and never takes a doubt
+//! back. Those that cannot be there are [`Fate::Absent`], others [`Fate::Unknown`].
 //!
 //! # A producer that gives up
 //! When the order of a partition can no longer be kept apart from loss (a gap in the sequence, a broker that forgot the
@@ -25,21 +29,23 @@ use parking_lot::{Mutex, RwLock};
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
-use rdkafka::message::Message;
+use rdkafka::message::{Header, Message, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode as Code;
-
-use tokio::sync::oneshot;
 
 use super::callbacks::Callbacks;
 use super::calls::{Call, Pending, Report};
 use super::metrics::Metrics;
+use super::native;
 use super::state::State;
+use super::trace;
+use crate::traced::{Fate, Fates};
 use crate::{AppendRecord, Error, Result};
 
 /// Called by the producer's thread.
 pub(super) struct Deliveries {
     callbacks: Callbacks,
+    state: Arc<State>,
     outcome: Arc<Outcome>,
     metrics: Metrics,
     record_bytes_max: u64,
@@ -90,17 +96,31 @@ impl ProducerContext for Deliveries {
                 self.metrics.appended_records.inc();
                 self.metrics.appended_bytes.inc_by(report.bytes);
                 self.outcome.recovered();
-                let offset = message.offset();
-                report.settle(Ok(if offset < 0 { Offset::UNKNOWN } else { Offset(offset) }));
+                let offset = if message.offset() < 0 { Offset::UNKNOWN } else { Offset(message.offset()) };
+                if offset != Offset::UNKNOWN {
+                    self.state.saw_end(report.topic_partition, offset.next());
+                }
+                report.settle(Fate::Stored(offset));
             }
-            Err((error, _)) => {
+            Err((error, message)) => {
+                let is_refused = error.rdkafka_error_code().is_some_and(is_for_good);
                 let error = refusal(error, &report, self.record_bytes_max);
                 self.metrics.append_failures.inc();
                 self.outcome.failed(&error);
-                report.settle(Err(error));
+                report.settle(match native::may_be_stored(message) {
+                    true => Fate::Unknown(error),
+                    false if is_refused => Fate::Refused(error),
+                    false => Fate::Absent(error),
+                });
             }
         }
     }
+}
+
+/// Whether the same record would be refused again.
+fn is_for_good(code: Code) -> bool {
+    use Code::{ClusterAuthorizationFailed, InvalidRecord, MessageSizeTooLarge, TopicAuthorizationFailed};
+    matches!(code, MessageSizeTooLarge | InvalidRecord | TopicAuthorizationFailed | ClusterAuthorizationFailed)
 }
 
 /// The error for a record that was not stored.
@@ -140,7 +160,7 @@ impl Writer {
         metrics: Metrics,
     ) -> Result<Self> {
         let outcome = Arc::<Outcome>::default();
-        let producer = start(&config, &outcome, &metrics, record_bytes_max)?;
+        let producer = start(&config, &state, &outcome, &metrics, record_bytes_max)?;
         Ok(Self {
             config,
             state,
@@ -153,11 +173,11 @@ impl Writer {
         })
     }
 
-    /// Hands records to the producer. The answer comes when all of them are acknowledged or one is known not to be.
+    /// Hands records to the producer, each with the trace at its place in `traces`, if there is one.
     ///
     /// # Errors
     /// As `append`, for what is refused at once.
-    pub fn send(&self, records: &[AppendRecord]) -> Result<oneshot::Receiver<Result<Vec<Offset>>>> {
+    pub fn send(&self, records: &[AppendRecord], traces: &[Vec<u8>]) -> Result<Fates> {
         // An unknown partition is the caller's mistake and stops the caller.
         records.iter().for_each(|record| self.state.assert_known(record.topic_partition));
         if self.is_closed.load(Ordering::Acquire) {
@@ -175,28 +195,38 @@ impl Writer {
             .map(|(index, record)| Report::new(&call, &self.pending, index, record.topic_partition, bytes(record)))
             .collect();
         let mut refused = None;
-        for (record, report) in records.iter().zip(reports) {
+        for (index, (record, report)) in records.iter().zip(reports).enumerate() {
             match &refused {
                 // What follows would come after a gap.
-                Some(error) => report.settle(Err(Error::clone(error))),
-                None => refused = self.send_one(&producer, record, report),
+                Some(error) => report.settle(Fate::Absent(Error::clone(error))),
+                None => refused = self.send_one(&producer, record, traces.get(index), report),
             }
         }
         Ok(outcome)
     }
 
     /// Returns why the record was refused, if it was.
-    fn send_one(&self, producer: &RecordProducer, record: &AppendRecord, report: Report) -> Option<Error> {
+    fn send_one(
+        &self,
+        producer: &RecordProducer,
+        record: &AppendRecord,
+        trace: Option<&Vec<u8>>,
+        report: Report,
+    ) -> Option<Error> {
         let TopicPartition { topic, partition } = record.topic_partition;
-        let message = BaseRecord::<(), [u8], _>::with_opaque_to(self.state.names.of(topic), Box::new(report))
+        let mut message = BaseRecord::<(), [u8], _>::with_opaque_to(self.state.names.of(topic), Box::new(report))
             .partition(partition.0 as i32)
             .payload(&record.frame[..]);
+        if let Some(trace) = trace {
+            let header = Header { key: trace::HEADER, value: Some(trace) };
+            message = message.headers(OwnedHeaders::new_with_capacity(1).insert(header));
+        }
         let (error, message) = producer.send(message).err()?;
         let report = message.delivery_opaque;
         let error = refusal(&error, &report, self.record_bytes_max);
         self.metrics.append_failures.inc();
         self.outcome.failed(&error);
-        report.settle(Err(error.clone()));
+        report.settle(Fate::Absent(error.clone()));
         Some(error)
     }
 
@@ -208,8 +238,8 @@ impl Writer {
         if Arc::ptr_eq(&slot, &current) {
             tracing::warn!(%code, reason, "the Kafka producer has stopped for good, a new one takes over");
             self.metrics.producers_replaced.inc();
-            let fresh = Arc::new(start(&self.config, &self.outcome, &self.metrics, self.record_bytes_max)?);
-            let given_up = std::mem::replace(&mut *slot, fresh);
+            let fresh = start(&self.config, &self.state, &self.outcome, &self.metrics, self.record_bytes_max)?;
+            let given_up = std::mem::replace(&mut *slot, Arc::new(fresh));
             // It fails what it still holds and waits for its thread, which is no work for a caller.
             std::thread::spawn(move || drop((given_up, current)));
         }
@@ -238,12 +268,14 @@ impl Writer {
 
 fn start(
     config: &ClientConfig,
+    state: &Arc<State>,
     outcome: &Arc<Outcome>,
     metrics: &Metrics,
     record_bytes_max: u64,
 ) -> Result<RecordProducer> {
-    let (callbacks, outcome, metrics) = (Callbacks::default(), outcome.clone(), metrics.clone());
-    let deliveries = Deliveries { callbacks, outcome, metrics, record_bytes_max };
+    let (callbacks, state) = (Callbacks::default(), state.clone());
+    let (outcome, metrics) = (outcome.clone(), metrics.clone());
+    let deliveries = Deliveries { callbacks, state, outcome, metrics, record_bytes_max };
     let producer = config.create_with_context(deliveries);
     producer.map_err(|error| Error::KafkaSettings { reason: error.to_string() })
 }

@@ -59,7 +59,11 @@ impl FaultyDisk {
     }
 
     pub fn open(&self, dir: &Path, config: &Config) -> Arc<EmbeddedLog> {
-        EmbeddedLog::open_on(Arc::new(self.clone()), dir, config, &Runtime::system()).unwrap()
+        self.open_for(Usage::Log, dir, config)
+    }
+
+    pub fn open_for(&self, usage: Usage, dir: &Path, config: &Config) -> Arc<EmbeddedLog> {
+        EmbeddedLog::open_on(Arc::new(self.clone()), dir, config, usage, &Runtime::system()).unwrap()
     }
 
     fn ask(&self, op: Op) -> io::Result<()> {

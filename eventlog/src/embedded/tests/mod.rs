@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use runtime::{ByteSize, DurationText, ErrorKind};
 use tempfile::TempDir;
 
+pub(crate) use self::faulty_disk::{Fault, FaultyDisk, Op};
 use super::*;
 
 const EVENTS: TopicPartition = TopicPartition::new(Topic::Events, 0);
