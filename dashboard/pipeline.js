@@ -113,7 +113,9 @@ export class PipelineView {
     const records = sum((log.partitions ?? []).map(({ earliest, next }) => next - earliest));
         const lost = sum(Object.values(ingest.deadLettersTotal ?? {}));
     this.flow.ingest.show("good", [["Connections", count(ingest.connections)], ["Bytes in flight", bytes(ingest.bytesInFlight)], ["Repeats dropped", count(ingest.deduplicatedPayloadsTotal)], ["Dead letters", count(lost)]]);
-    this.flow.log.show("good", [["Size", bytes(log.bytes)], ["Records kept", compact(records)], ["Partitions", count(log.partitions?.length)], ["Records written", compact(sum((log.partitions ?? []).map(({ next }) => next)))]]);
+    const { spill } = log;
+    const spilled = spill ? [["On local disk", `${compact(spill.records)}, ${bytes(spill.bytes)}`], ["Kafka", spill.breaker === "closed" ? "takes records" : "is away"]] : [];
+    this.flow.log.show(spill?.spilling ? "late" : "good", [...spilled, ["Size", bytes(log.bytes)], ["Records kept", compact(records)], ["Partitions", count(log.partitions?.length)], ["Records written", compact(sum((log.partitions ?? []).map(({ next }) => next)))]]);
     this.flow.table.show(health(table), [["Freshness", seconds(table.freshnessSeconds)], ["Lag", lag(table)], ["Last commit", since(table.lastCommitMs, answer.now)], ["Files", `${compact(table.files)}, ${bytes(table.bytes)}`]]);
     setText(this.flow.table.note, [table.stopped ?? []].flat().join("; "));
     this.flow.index.show(health(index), [["Freshness", seconds(index.freshnessSeconds)], ["Lag", lag(index)], ["Last commit", since(index.lastCommitMs, answer.now)], ["Contexts", `${compact(index.contexts)}, ${bytes(index.bytes)}`]]);

@@ -21,7 +21,7 @@ use runtime::{Runtime, Shutdown};
 use crate::args::IndexRebuild;
 use crate::config;
 use crate::serve::contexts_table;
-use crate::serve::log::{self, Log};
+use crate::serve::log::{self, Appends, Log};
 use crate::{UsageError, command_runtime, logging};
 
 pub use orders::{check, merge};
@@ -56,7 +56,7 @@ pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
     command_runtime()?.block_on(async {
         let runtime = Runtime::system();
         // Holds the lock of the data directory to the end.
-        let opened = Log::open(&settings, &runtime).await;
+        let opened = Log::open(&settings, Appends::Little, &runtime).await;
         let opened = opened.context("an index is rebuilt while nothing else uses the data directory")?;
         let log = opened.reader();
         // What other stages have not read stays in the log.

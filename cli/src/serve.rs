@@ -47,7 +47,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
 
-use self::log::Log;
+use self::log::{Appends, Log};
 pub use self::task::Task;
 use crate::args::Serve;
 use crate::config::{self, ApiTokenConfig, Role, Settings};
@@ -202,7 +202,8 @@ impl Pipeline {
         back: &Handle,
         compact: &Handle,
     ) -> anyhow::Result<Self> {
-        let log = Log::open(settings, runtime).await?;
+        let appends = if task.takes_events() { Appends::Events } else { Appends::Little };
+        let log = Log::open(settings, appends, runtime).await?;
         let reader = log.reader();
         // After the log, which holds the lock: two processes must not make keys at once.
         let dev_keys = if settings.environments.is_empty() {

@@ -145,7 +145,8 @@ def test_kill_of_the_program_under_load(serve, on_kafka, measured):
 
 
 def test_kill_of_the_broker_under_load(serve, broker, measured):
-    server = serve(settings=broker.settings())
+    """With nothing kept on the local disk; `test_spill.py` has the rest."""
+    server = serve(settings=merged(broker.settings(), {"kafka": {"spill_max": "0B"}}))
     server.expect_log(BROKER_AWAY)
     slowest = 0.0
     with Load(server) as load:
@@ -170,7 +171,7 @@ def test_kill_of_the_broker_under_load(serve, broker, measured):
 
 def test_end_and_start_without_a_broker(serve, broker):
     """The end comes in time all the same; a start waits a while and then says why it gives up."""
-    server = serve(settings=broker.settings())
+    server = serve(settings=merged(broker.settings(), {"kafka": {"spill_max": "0B"}}))
     server.expect_log(BROKER_AWAY)
     assert server.bulk([custom("x")], "first").status == 202
     broker.kill9()

@@ -57,6 +57,11 @@ fn of_kafka(settings: &Settings, mistakes: &mut Vec<Mistake>) {
         let problem = format!("expected less than ingest.append_timeout, {most}");
         mistakes.push(mistake("kafka.message_timeout", Some(kafka.message_timeout.to_string()), problem));
     }
+    // Otherwise a client is told to come back before the local disk has been asked.
+    if kafka.spill_max.0 > 0 && kafka.spill_after >= most {
+        let problem = format!("expected less than ingest.append_timeout, {most}");
+        mistakes.push(mistake("kafka.spill_after", Some(kafka.spill_after.to_string()), problem));
+    }
     // A body can become one record. What cannot be packed grows by its bookkeeping, and no body doubles.
     let least = ByteSize(2 * settings.ingest.body_bytes_max.0);
     if kafka.record_bytes_max < least {

@@ -98,6 +98,7 @@ impl Stages for RunningStages {
             let gauges = &self.gauges;
             gauges.uptime_seconds.set(self.started.elapsed().as_secs_f64());
             gauges.log_pending_bytes.set(self.log.pending_bytes() as f64);
+            self.log.refresh_gauges();
             // It sets its own gauges when asked.
             let _ = self.ingest.status();
             if let Some(compactor) = &self.compactor {

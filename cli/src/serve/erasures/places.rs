@@ -83,6 +83,7 @@ impl ServedPlaces {
         let clock = &self.runtime.clock;
         let settled = until.saturating_add(self.ingest.in_flight_max());
         clock.wait(settled.since(clock.now())).await;
+        self.writer.settled().await;
         let mut ends: Vec<Offset> = Vec::new();
         for partition in 0..self.reader.partitions(Topic::Events) {
             ends.push(self.reader.bounds(TopicPartition::new(Topic::Events, partition)).await?.end);
@@ -134,8 +135,9 @@ impl Places for ServedPlaces {
             let now = self.runtime.clock.now();
             let mut told = indexer::append_erasures(self.writer.as_ref(), &contexts, now).await?;
             for (partition, next) in (0..).zip(&mut told) {
-                // A log that does not tell the place has it by now.
+                // A log that does not tell the place has it by then.
                 if *next == Offset::UNKNOWN.next().0 {
+                    self.writer.settled().await;
                     *next = self.reader.bounds(TopicPartition::new(Topic::Contexts, partition)).await?.end.0;
                 }
             }
