@@ -81,6 +81,7 @@ impl ShardTask {
     pub(super) fn find_predecessor(&mut self) -> Result<()> {
         if index::is_outdated(&self.shard.path) {
             tracing::warn!(partition = self.shard.partition, "the index is of an older format; it is made anew beside");
+            self.note_rebuild();
             self.set_aside()?;
         }
         self.take_up_predecessor()
