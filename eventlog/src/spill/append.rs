@@ -143,12 +143,16 @@ impl<L: TracedLog + 'static, S: Store> Inner<L, S> {
         match stored {
             Ok(_) => {
                 self.metrics.spilled.inc_by(count);
+                *self.full_at.lock() = None;
                 Ok(())
             }
             Err(error) => {
                 self.metrics.refused.inc();
                 Err(match error {
-                    Error::Full { held_bytes, max_bytes } => Error::SpillFull { held_bytes, max_bytes },
+                    Error::Full { held_bytes, max_bytes } => {
+                        *self.full_at.lock() = Some(self.store.bytes());
+                        Error::SpillFull { held_bytes, max_bytes }
+                    }
                     error => error,
                 })
             }

@@ -85,7 +85,6 @@ impl<L: TracedLog + 'static, S: Store> Drain<L, S> {
             }
             self.round().await;
         }
-        self.inner.gate.reopen();
         self.note().await;
     }
 

@@ -34,6 +34,15 @@ pub(super) struct Gate {
 /// Held by an append that goes into the spill, until it is there.
 pub(super) struct Writing(Arc<Gate>);
 
+/// Held by whoever closes the gate: however that one ends, nobody waits at it in vain.
+pub(super) struct Keeper(pub Arc<Gate>);
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.0.reopen();
+    }
+}
+
 impl Gate {
     pub fn new(way: Way) -> Arc<Self> {
         Arc::new(Self { state: Mutex::new(State { way, writing: 0 }), changed: Notify::new() })
@@ -161,7 +170,8 @@ mod tests {
     async fn who_waits_goes_into_the_spill_when_the_gate_reopens() {
         let gate = Gate::new(Way::Spill);
         gate.close();
-        let (entered, ()) = tokio::join!(gate.enter(), async { gate.reopen() });
+        let keeper = Keeper(gate.clone());
+        let (entered, ()) = tokio::join!(gate.enter(), async { drop(keeper) });
         assert!(entered.is_some() && gate.way() == Way::Spill);
     }
 }

@@ -51,7 +51,7 @@ use tokio::task::JoinHandle;
 use self::breaker::Breaker;
 use self::doubts::Doubts;
 use self::drain::Drain;
-use self::gate::{Gate, Way};
+use self::gate::{Gate, Keeper, Way};
 use self::metrics::Metrics;
 use crate::traced::TracedLog;
 use crate::{AppendRecord, Error, LogWriter, Result, WriterHealth};
@@ -105,6 +105,8 @@ struct Inner<L, S> {
     drained: Mutex<BTreeMap<TopicPartition, Offset>>,
     /// When the oldest record that is left was spilled.
     oldest: Mutex<Option<UnixMicros>>,
+    /// Bytes in the store when it had no room for an append, until it has taken one.
+    full_at: Mutex<Option<u64>>,
     is_closed: AtomicBool,
     /// Ends the drain after the round that it is in.
     stop: Shutdown,
@@ -130,6 +132,7 @@ impl<L: TracedLog + 'static, S: Store> SpillLog<L, S> {
             metrics: Metrics::new(&runtime.telemetry),
             drained: Mutex::default(),
             oldest: Mutex::default(),
+            full_at: Mutex::default(),
             is_closed: AtomicBool::new(false),
             stop: Shutdown::new(),
             cut: Shutdown::new(),
@@ -144,8 +147,9 @@ impl<L: TracedLog + 'static, S: Store> SpillLog<L, S> {
             let (records, bytes) = (inner.left(), inner.store.bytes());
             tracing::info!(records, bytes, "records that were kept on the local disk go to Kafka first");
         }
-        let cut = inner.cut.clone();
+        let (cut, keeper) = (inner.cut.clone(), Keeper(inner.gate.clone()));
         let draining = tokio::spawn(async move {
+            let _keeper = keeper;
             tokio::select! {
                 biased;
                 () = cut.begun() => {}
@@ -173,7 +177,6 @@ impl<L: TracedLog + 'static, S: Store> SpillLog<L, S> {
             && tokio::time::timeout(wait_max, &mut draining).await.is_err()
         {
             draining.abort();
-            self.inner.gate.reopen();
             tracing::debug!("the drain had records under way; they are looked for at the next start");
         }
         let records = self.inner.left();
@@ -260,8 +263,14 @@ impl<L: TracedLog + 'static, S: Store> LogWriter for SpillLog<L, S> {
         if is_direct && self.inner.log.health() == WriterHealth::Ready {
             return WriterHealth::Ready;
         }
+        let bytes = self.inner.store.bytes();
         match self.inner.store.health() {
-            WriterHealth::Ready => WriterHealth::Ready,
+            WriterHealth::Ready if self.inner.full_at.lock().is_none_or(|full_at| bytes < full_at) => {
+                WriterHealth::Ready
+            }
+            WriterHealth::Ready => WriterHealth::Unavailable(format!(
+                "Kafka takes no records, and the local disk has no room beside {bytes} bytes (kafka.spill_max)"
+            )),
             WriterHealth::Unavailable(why) => {
                 WriterHealth::Unavailable(format!("Kafka takes no records, and the local disk neither: {why}"))
             }

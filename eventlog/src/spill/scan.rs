@@ -1,6 +1,6 @@
 //! Looks in the log for records that may be there.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use events::{Offset, TopicPartition};
@@ -31,7 +31,7 @@ pub(super) async fn find(
     log: &impl TracedLog,
     topic_partition: TopicPartition,
     sought: &[Sought],
-) -> Result<Vec<RecordId>> {
+) -> Result<HashSet<RecordId>> {
     let held = log.bounds(topic_partition).await?;
     let mut next = held.end;
     for begin in sought.iter().filter(|sought| sought.from > Offset(0)).map(|sought| sought.from) {

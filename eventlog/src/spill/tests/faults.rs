@@ -173,8 +173,8 @@ async fn when_both_are_full_the_caller_is_told_to_wait() {
     assert_eq!(error.kind(), ErrorKind::Overloaded);
     assert!(matches!(process.health(), WriterHealth::Unavailable(_)));
     world.store.is_full.store(false, Ordering::Relaxed);
-    assert_eq!(process.health(), WriterHealth::Ready);
     append(&process, &[1]).await.unwrap();
+    assert_eq!(process.health(), WriterHealth::Ready);
     world.log.set_away(false);
     drained(&process).await;
     assert_eq!(world.numbers(), [1]);
