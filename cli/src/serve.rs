@@ -254,7 +254,7 @@ impl Pipeline {
             _ => None,
         };
         let peers = match task.asks_peers() {
-            true => Some(open_peers(settings, &reader, runtime)?),
+            true => Some(peers::open(settings, &reader, runtime)?),
             false => None,
         };
         let ingest = Arc::new(ingest);
@@ -364,12 +364,6 @@ async fn open_indexer(
     let open = move || Indexer::open_with(&dir, config, log, &runtime, beyond);
     let opened = back.spawn_blocking(open).await?;
     Ok(Arc::new(opened.context("opening the index")?))
-}
-
-fn open_peers(settings: &Settings, log: &Arc<dyn LogReader>, runtime: &Runtime) -> anyhow::Result<Arc<Peers>> {
-    let transport = peers::HttpTransport::new(&settings.api.secret).context("api.secret")?;
-    let partitions = log.partitions(Topic::Contexts);
-    Ok(Arc::new(Peers::new(&settings.api, partitions, Arc::new(transport), runtime)))
 }
 
 pub fn api_token(token: &ApiTokenConfig) -> indexer::api::ApiToken {

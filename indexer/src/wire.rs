@@ -106,11 +106,16 @@ impl From<Exact> for Value {
 
 #[cfg(test)]
 mod tests {
+    use events::Environment;
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::ask::Search;
     use crate::filter::{Filter, Subject};
+    use crate::page::Sort;
+    use crate::peers::Asked;
+    use crate::search::SearchRequest;
 
     fn told(filter: &Filter) -> Filter {
         serde_json::from_slice(&serde_json::to_vec(filter).unwrap()).unwrap()
@@ -129,6 +134,34 @@ mod tests {
             let filter = Filter::parse(text, Subject::Contexts).unwrap();
             assert_eq!(told(&filter), filter, "{text}");
         }
+    }
+
+    /// JSON is read to a depth of 128, and everything in a filter takes several.
+    #[test]
+    fn deepest_filters_are_told() {
+        let deepest = |text: &dyn Fn(usize) -> String| {
+            let parsed = |depth| Filter::parse(&text(depth), Subject::Contexts).ok();
+            (1..100).map_while(parsed).last().unwrap()
+        };
+        let value = |depth: usize| format!("{}1{}", r#"{"a":"#.repeat(depth), "}".repeat(depth));
+        let deepest_value = (1..100)
+            .take_while(|depth| Filter::parse(&format!("a equals {}", value(*depth)), Subject::Contexts).is_ok());
+        let value = value(deepest_value.last().unwrap());
+        let filter = deepest(&|depth| {
+            format!("{}a equals {value}{}", "(b equals 1|c equals 2,".repeat(depth), ")".repeat(depth))
+        });
+        let filter = filter.with_keys(vec!["a".into()]);
+        let request = SearchRequest {
+            environment: Environment::new("shop", "prod"),
+            filter: filter.clone(),
+            sort: Sort::KindKey,
+            limit: 1,
+            after: None,
+        };
+        let inquiry = Search { request, since: None, ranking: None, kinds: Vec::new() };
+        let asked = serde_json::to_vec(&Asked { partitions: vec![0], inquiry }).unwrap();
+        let read: Asked<Search> = serde_json::from_slice(&asked).unwrap();
+        assert_eq!(read.inquiry.request.filter, filter);
     }
 
     proptest! {

@@ -70,3 +70,31 @@ fn is_address(peer: &str) -> bool {
     peer.strip_prefix("http://")
         .is_some_and(|rest| rest.parse::<http::uri::Authority>().is_ok_and(|authority| authority.port().is_some()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_mistakes_are_told() {
+        assert_eq!(PeersConfig::default().mistakes(), []);
+        let right = PeersConfig {
+            peers: vec!["http://index-1:8050".into(), "http://[::1]:8050".into()],
+            secret: "a-secret-of-the-cluster".into(),
+            ..PeersConfig::default()
+        };
+        assert_eq!(right.mistakes(), []);
+        assert!(!format!("{right:?}").contains("a-secret"));
+        for peer in ["index-1:8050", "https://index-1:8050", "http://index-1", "http://index-1:8050/api", "http://"] {
+            let wrong = PeersConfig { peers: vec![peer.into()], ..PeersConfig::default() };
+            assert_eq!(wrong.mistakes().len(), 1, "{peer}");
+        }
+        let wrong = PeersConfig {
+            peers: vec!["index-1".into()],
+            secret: "short".into(),
+            deadline: DurationText::millis(10),
+            hedge_after: DurationText::secs(3),
+        };
+        assert_eq!(wrong.mistakes().len(), 4);
+    }
+}
