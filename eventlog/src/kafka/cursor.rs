@@ -77,14 +77,14 @@ impl Cursor {
             self.consumer.incremental_unassign(&place)?;
             self.is_assigned = false;
         }
-        if self.queue.is_none() {
-            let queue = self.consumer.split_partition_queue(name, partition);
-            let mut queue =
-                queue.ok_or_else(|| KafkaError::Subscription(format!("no queue for {name}/{partition}")))?;
-            let arrived = self.arrived.clone();
-            queue.set_nonempty_callback(move || arrived.notify_one());
-            self.queue = Some(queue);
-        }
+        // Each time anew: librdkafka forgets a partition that is not assigned while the brokers do not know its topic, as when
+        // they start, and the queue of what it forgot stays empty for ever.
+        drop(self.queue.take());
+        let queue = self.consumer.split_partition_queue(name, partition);
+        let mut queue = queue.ok_or_else(|| KafkaError::Subscription(format!("no queue for {name}/{partition}")))?;
+        let arrived = self.arrived.clone();
+        queue.set_nonempty_callback(move || arrived.notify_one());
+        self.queue = Some(queue);
         self.consumer.incremental_assign(&place)?;
         (self.is_assigned, self.next) = (true, Some(from));
         Ok(())

@@ -84,9 +84,10 @@ impl Drop for RunningWatch {
 pub(super) fn serve_callbacks(consumer: &BaseConsumer<Callbacks>, time: Duration) {
     match consumer.poll(time) {
         Some(Ok(message)) => {
-            // Every partition has a queue of its own before it is assigned.
+            // Every partition has a queue of its own before it is assigned, which librdkafka can lose until the cursor goes
+            // to its place anew. Then the record is read again.
             let offset = rdkafka::Message::offset(&message);
-            tracing::error!(offset, "a record came outside of its partition's queue");
+            tracing::debug!(offset, "a record came outside of its partition's queue");
         }
         Some(Err(error)) => tracing::debug!(target: "librdkafka", %error),
         None => {}
