@@ -142,6 +142,7 @@ fn in_section(section: &str, key: &str, value: &Value) -> Result<(), String> {
         "ingest" => one_key::<ingest::Config>(key, value),
         "compactor" => one_key::<compactor::Config>(key, value),
         "indexer" => one_key::<indexer::Config>(key, value),
+        "api" => one_key::<indexer::PeersConfig>(key, value),
         _ => one_key::<indexer::api::RateLimits>(key, value),
     }
 }

@@ -17,6 +17,10 @@ pub fn is_secret(name: &str) -> bool {
 
 /// `****` and the last four characters; of a short text nothing, as four characters would be most of it.
 pub fn mask(secret: &str) -> String {
+    if secret.is_empty() {
+        // One that is not set.
+        return String::new();
+    }
     let count = secret.chars().count();
     let shown: String = if count > 8 { secret.chars().skip(count - 4).collect() } else { String::new() };
     format!("****{shown}")
