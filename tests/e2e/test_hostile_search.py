@@ -16,7 +16,8 @@ MIB = 1 << 20
 PEAK_BYTES_MAX = 1 << 30
 SECONDS_MAX = 30
 
-NAMES, NAMES_EACH = 100_000, 100
+# Look-ups tell of the first hundred names of one context, its key among them.
+NAMES, NAMES_EACH = 100_000, 50
 VALUES = 50_000
 LONG_VALUE = "v" * MIB
 ODD = "/:%|\"+#\\,() \u202eשלום\u202c \U0001f600\U0001f468\u200d\U0001f469\u200d\U0001f467 "
