@@ -448,7 +448,7 @@ pub struct IndexCommand {
 pub enum IndexAction {
     /// Merge the segments of a running server's index, beside its work.
     #[command(after_help = INDEX_MERGE_HELP)]
-    Merge(IndexMerge),
+    Merge(Shards),
     /// Compare the index of a running server with the table `contexts`, and mend what differs.
     #[command(after_help = INDEX_CHECK_HELP)]
     Check(IndexCheck),
@@ -457,8 +457,9 @@ pub enum IndexAction {
     Rebuild(IndexRebuild),
 }
 
+/// Which shards, and of which server.
 #[derive(Args, Debug)]
-pub struct IndexMerge {
+pub struct Shards {
     #[command(flatten)]
     pub common: Common,
     #[command(flatten)]
@@ -471,12 +472,7 @@ pub struct IndexMerge {
 #[derive(Args, Debug)]
 pub struct IndexCheck {
     #[command(flatten)]
-    pub common: Common,
-    #[command(flatten)]
-    pub server: Server,
-    /// Only this shard, counted from 0; may be given several times.
-    #[arg(long = "partition", value_name = "NUMBER")]
-    pub partitions: Vec<u32>,
+    pub shards: Shards,
     /// Write what one side lacks, or has older, from the other.
     #[arg(long)]
     pub repair: bool,
@@ -485,15 +481,10 @@ pub struct IndexCheck {
 #[derive(Args, Debug)]
 pub struct IndexRebuild {
     #[command(flatten)]
-    pub common: Common,
-    /// Only this shard, counted from 0; may be given several times.
-    #[arg(long = "partition", value_name = "NUMBER")]
-    pub partitions: Vec<u32>,
+    pub shards: Shards,
     /// Have the running server do it, which goes on answering.
     #[arg(long)]
     pub online: bool,
-    #[command(flatten)]
-    pub server: Server,
 }
 
 /// Which running server to ask.

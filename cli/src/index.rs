@@ -37,19 +37,19 @@ pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
     if arguments.online {
         return orders::rebuild(arguments);
     }
-    if arguments.server.server.is_some() {
+    if arguments.shards.server.server.is_some() {
         bail!(UsageError("--server: only a rebuild with --online asks a server".into()));
     }
-    let settings = config::load(&arguments.common.layers())?;
+    let settings = config::load(&arguments.shards.common.layers())?;
     let count = settings.log.contexts_partitions;
-    if let Some(wrong) = arguments.partitions.iter().find(|partition| **partition >= count) {
+    if let Some(wrong) = arguments.shards.partitions.iter().find(|partition| **partition >= count) {
         bail!(UsageError(format!("--partition {wrong}: there are {count}, counted from 0")));
     }
     if !settings.data_dir.join(log::FOLDER).exists() {
         bail!(UsageError(format!("--data-dir {}: there is no data of tidegate", settings.data_dir.display())));
     }
     logging::start("warn", None)?;
-    let partitions = match arguments.partitions.as_slice() {
+    let partitions = match arguments.shards.partitions.as_slice() {
         [] => (0..count).collect(),
         given => given.to_vec(),
     };

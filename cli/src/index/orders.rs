@@ -6,13 +6,13 @@ use anyhow::bail;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use crate::args::{Common, IndexCheck, IndexMerge, IndexRebuild, Server};
+use crate::args::{IndexCheck, IndexRebuild, Shards};
 use crate::client::Api;
 use crate::dev_keys::DevKeys;
 use crate::{UsageError, command_runtime, config};
 
-pub fn merge(arguments: &IndexMerge) -> anyhow::Result<()> {
-    let done = in_each_shard(&arguments.common, &arguments.server, &arguments.partitions, "merge")?;
+pub fn merge(arguments: &Shards) -> anyhow::Result<()> {
+    let done = in_each_shard(arguments, "merge")?;
     let mut out = std::io::stdout();
     for shard in &done {
         let number = |name: &str| shard[name].as_u64().unwrap_or_default();
@@ -24,7 +24,7 @@ pub fn merge(arguments: &IndexMerge) -> anyhow::Result<()> {
 
 pub fn check(arguments: &IndexCheck) -> anyhow::Result<()> {
     let work = if arguments.repair { "check?repair=true" } else { "check" };
-    let done = in_each_shard(&arguments.common, &arguments.server, &arguments.partitions, work)?;
+    let done = in_each_shard(&arguments.shards, work)?;
     let sum = |name: &str| done.iter().filter_map(|shard| shard[name].as_u64()).sum::<u64>();
     let mut out = std::io::stdout();
     writeln!(out, "{} states in the index, {} in the table", sum("inIndex"), sum("inTable"))?;
@@ -46,14 +46,15 @@ pub fn check(arguments: &IndexCheck) -> anyhow::Result<()> {
 }
 
 pub fn rebuild(arguments: &IndexRebuild) -> anyhow::Result<()> {
-    let done = in_each_shard(&arguments.common, &arguments.server, &arguments.partitions, "rebuild")?;
+    let done = in_each_shard(&arguments.shards, "rebuild")?;
     let contexts: u64 = done.iter().filter_map(|shard| shard["contexts"].as_u64()).sum();
     writeln!(std::io::stdout(), "rebuilt {} shards, which have {contexts} contexts", done.len())?;
     Ok(())
 }
 
 /// Has `work` done in each shard, or in the given ones, and shows how far it is.
-fn in_each_shard(common: &Common, server: &Server, given: &[u32], work: &str) -> anyhow::Result<Vec<Value>> {
+fn in_each_shard(shards: &Shards, work: &str) -> anyhow::Result<Vec<Value>> {
+    let Shards { common, server, partitions: given } = shards;
     let settings = config::load(&common.layers())?;
     let dev = DevKeys::load(&settings.data_dir)?;
     let api = Api::new(server, &settings, dev.as_ref())?;
@@ -62,7 +63,7 @@ fn in_each_shard(common: &Common, server: &Server, given: &[u32], work: &str) ->
         if let Some(wrong) = given.iter().find(|partition| **partition >= count) {
             bail!(UsageError(format!("--partition {wrong}: there are {count}, counted from 0")));
         }
-        let partitions = if given.is_empty() { (0..count).collect() } else { given.to_vec() };
+        let partitions = if given.is_empty() { (0..count).collect() } else { given.clone() };
         let style = ProgressStyle::with_template("{wide_bar} {pos} of {len} shards  {elapsed}");
         let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
         let progress = ProgressBar::new(partitions.len() as u64).with_style(style);
