@@ -1,12 +1,12 @@
 //! More than a server can take: payloads arrive at a fixed rate, whatever becomes of those before them.
 //!
-//! Half of the clients behave like SDKs: they keep connections, wait 3, 5 or 15 s for an answer (Go, Node, Python), and
+//! The clients come from many addresses of this machine. Half of them behave like SDKs: they keep connections, wait 3, 5 or 15 s for an answer (Go, Node, Python), and
 //! after a refusal or a broken connection try once more under the same payload id, one second later. The others are rude:
 //! a new connection for each try, up to four tries without a pause, one second of patience; some hang up in the middle of
 //! a body or without waiting for the answer. An arrival for which no client is free is not sent; it is counted.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -18,13 +18,16 @@ use crate::bodies;
 use crate::client::{Connection, Template};
 use crate::load::append_lines;
 
-/// Different bodies; filling one anew for each arrival would cost the generator more than sending it.
-const VARIANTS: usize = 64;
+/// Different bodies, enough for all contexts of the peaks; filling one anew for each arrival would cost the generator
+/// more than sending it.
+const VARIANTS: usize = 2048;
 const STEP: Duration = Duration::from_millis(1);
 const SDK_PATIENCE_SECONDS: [u64; 3] = [3, 5, 15];
 const SDK_PAUSE: Duration = Duration::from_secs(1);
 const RUDE_PATIENCE: Duration = Duration::from_secs(1);
 const RUDE_TRIES: usize = 4;
+/// Addresses that the clients come from.
+const SOURCES: usize = 1000;
 
 #[derive(Args, Clone)]
 pub struct StormArgs {
@@ -132,12 +135,25 @@ impl Storm {
         (head, &request[split..], id)
     }
 
-    async fn attempt(&self, connection: Option<Connection>, head: &[u8], body: &[u8], patience: Duration) -> Outcome {
+    /// A connection from the address of client `number`.
+    async fn open(&self, number: usize) -> std::io::Result<Connection> {
+        let [high, low] = ((number % SOURCES) as u16 + 1).to_be_bytes();
+        Connection::open_from(Ipv4Addr::new(127, 1, high, low), self.address).await
+    }
+
+    /// One try; gives the connection back if there was an answer on it.
+    async fn attempt(
+        &self,
+        number: usize,
+        connection: Option<Connection>,
+        (head, body): (&[u8], &[u8]),
+        patience: Duration,
+    ) -> (Outcome, Option<Connection>) {
         self.count(|tally| tally.tries += 1);
         let exchange = async {
             let mut connection = match connection {
                 Some(connection) => connection,
-                None => Connection::open(self.address).await.map_err(|_| false)?,
+                None => self.open(number).await.map_err(|_| false)?,
             };
             let answer = async {
                 connection.send(head).await?;
@@ -153,15 +169,15 @@ impl Storm {
             Ok(Err(false)) => self.count(|tally| tally.unconnected += 1),
             Ok(Ok((status, connection))) => {
                 self.count(|tally| *tally.answers.entry(status).or_default() += 1);
-                self.idle.lock().expect("no panic while locked").push(connection);
-                return match status {
+                let outcome = match status {
                     202 => Outcome::Accepted,
                     400 | 408 | 429 | 500.. => Outcome::Again,
                     _ => Outcome::Ended,
                 };
+                return (outcome, Some(connection));
             }
         }
-        Outcome::Again
+        (Outcome::Again, None)
     }
 
     fn accept(&self, id: String) {
@@ -175,15 +191,28 @@ impl Storm {
     async fn sdk(self: Arc<Self>, number: usize) {
         let (head, body, id) = self.payload(number);
         let patience = Duration::from_secs(SDK_PATIENCE_SECONDS[number / 2 % SDK_PATIENCE_SECONDS.len()]);
-        let idle = self.idle.lock().expect("no panic while locked").pop();
-        match self.attempt(idle, &head, body, patience).await {
+        let (outcome, connection) = self.attempt(number, self.idle(), (&head, body), patience).await;
+        self.keep(connection);
+        match outcome {
             Outcome::Accepted => return self.accept(id),
             Outcome::Ended => return,
             Outcome::Again => tokio::time::sleep(SDK_PAUSE).await,
         }
-        if let Outcome::Accepted = self.attempt(None, &head, body, patience).await {
+        let (outcome, connection) = self.attempt(number, None, (&head, body), patience).await;
+        self.keep(connection);
+        if let Outcome::Accepted = outcome {
             self.accept(id);
         }
+    }
+
+    /// A kept connection that the server has not closed meanwhile.
+    fn idle(&self) -> Option<Connection> {
+        let mut idle = self.idle.lock().expect("no panic while locked");
+        std::iter::from_fn(|| idle.pop()).find(Connection::is_open)
+    }
+
+    fn keep(&self, connection: Option<Connection>) {
+        self.idle.lock().expect("no panic while locked").extend(connection);
     }
 
     async fn rude(self: Arc<Self>, number: usize) {
@@ -193,7 +222,7 @@ impl Storm {
             3 => body,
             _ => {
                 for _ in 0..RUDE_TRIES {
-                    match self.attempt(None, &head, body, RUDE_PATIENCE).await {
+                    match self.attempt(number, None, (&head, body), RUDE_PATIENCE).await.0 {
                         Outcome::Accepted => return self.accept(id),
                         Outcome::Ended => return,
                         Outcome::Again => {}
@@ -203,7 +232,7 @@ impl Storm {
             }
         };
         let hang_up = async {
-            let mut connection = Connection::open(self.address).await?;
+            let mut connection = self.open(number).await?;
             connection.send(&head).await?;
             connection.send(sent).await
         };
