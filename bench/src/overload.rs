@@ -135,9 +135,7 @@ fn storm(args: &OverloadArgs, server: &Server, acknowledged: &Path, rate: f64) -
 fn settle(server: &Server) -> anyhow::Result<()> {
     server.wait_until(CATCH_UP_MAX, || {
         let pipeline = server.pipeline()?;
-        let caught_up = ["table", "index"].iter().all(|stage| {
-            pipeline[stage]["lagRecords"].as_u64().unwrap_or(0) == 0
-        });
+        let caught_up = ["table", "index"].iter().all(|stage| pipeline[stage]["lagRecords"].as_u64().unwrap_or(0) == 0);
         Ok(pipeline["ingest"]["bytesInFlight"] == 0 && caught_up)
     })
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use runtime::Clock;
 
 /// Often enough that what a merge took is not counted against the program for long; a stall of some milliseconds.
-const GIVE_BACK_EVERY: Duration = Duration::from_secs(60);
+const GIVE_BACK_EVERY: Duration = Duration::from_secs(20);
 
 /// Sets bounds for the whole process. To be called before there are threads; elsewhere than on glibc there is nothing to do.
 pub fn keep_little() {

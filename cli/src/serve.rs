@@ -19,6 +19,7 @@ mod signals;
 mod snapshots;
 mod task;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -42,7 +43,7 @@ use indexer::{Beyond, Indexer, Peers};
 use ingest::Ingest;
 use parking_lot::Mutex;
 use runtime::{Runtime, Shutdown};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
@@ -58,6 +59,9 @@ use crate::{allocator, logging, threads};
 
 /// Threads for the index and for questions to the tables.
 const BACK_THREADS: usize = 2;
+/// Connections that the kernel keeps until they are accepted, half a second's worth on one core. Beyond it a client's first
+/// packet is dropped and it tries again a second later: with the usual 128, a burst cost health checks their answer.
+const LISTEN_BACKLOG: u32 = 1024;
 /// Threads of each background pool that wait for files. A merge asks for dozens of reads at once, which no disk serves
 /// faster from more threads, and each thread costs memory.
 const BLOCKING_THREADS_MAX: usize = 16;
@@ -91,13 +95,20 @@ pub fn run(arguments: &Serve, task: Task) -> anyhow::Result<ExitCode> {
     code
 }
 
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // A restart must not wait for the connections of the process before it.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
 async fn serve(mut settings: Settings, task: Task, back: Handle, compact: Handle) -> anyhow::Result<ExitCode> {
     let runtime = Runtime::system();
     let mut signals = signals::Signals::new()?;
     std::fs::create_dir_all(&settings.data_dir)
         .with_context(|| format!("creating the data directory {}", settings.data_dir.display()))?;
-    let listener =
-        TcpListener::bind(settings.listen).await.with_context(|| format!("listening on {}", settings.listen))?;
+    let listener = listen(settings.listen).with_context(|| format!("listening on {}", settings.listen))?;
     let address = listener.local_addr()?;
 
     let pipeline = Pipeline::open(&mut settings, task, &runtime, &back, &compact).await?;
