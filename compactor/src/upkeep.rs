@@ -143,6 +143,8 @@ impl Upkeep {
 
     pub async fn copy_ledger(&self) -> Result<()> {
         for source in &self.sources {
+            // Commits of other processes; one of them may have died right after its last.
+            source.refresh().await?;
             while ledger::copy(source, &self.ledger).await? {}
         }
         Ok(())

@@ -56,6 +56,16 @@ async fn live_files(world: &World) -> BTreeSet<String> {
     state.files.keys().map(|path| path.to_string()).collect()
 }
 
+/// A process dies after a commit and before it has told the account of it; another, which lands nothing, does.
+#[tokio::test(flavor = "multi_thread")]
+async fn ledger_has_what_another_process_landed() {
+    let world = World::local();
+    let compactor = world.compactor().await;
+    land_one(&world, 1, NOON).await;
+    compactor.work.lock().await.upkeep.copy_ledger().await.unwrap();
+    assert_eq!(world.number("SELECT CAST(sum(landed) AS BIGINT) FROM ledger_entries").await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn vacuum_deletes_replaced_files_when_they_are_old_enough() {
     let world = World::local();
