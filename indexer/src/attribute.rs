@@ -65,6 +65,10 @@ impl AttributePath {
 /// Appends `/name`, escaped.
 pub fn push_pointer_name(out: &mut String, name: &str) {
     out.push('/');
+    if !name.contains(['~', '/']) {
+        out.push_str(name);
+        return;
+    }
     for c in name.chars() {
         match c {
             '~' => out.push_str("~0"),

@@ -15,7 +15,7 @@ pub mod evaluate;
 mod tests;
 
 pub use fields::{Field, Scope, Subject};
-pub use value::{FilterTime, canonical, fold_case, number_text, same, words};
+pub use value::{FilterTime, canonical, fold_case, for_each_word_of, number_text, same, words};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -91,7 +91,7 @@ pub struct Phrase {
 
 impl Phrase {
     pub fn new(text: &str) -> Self {
-        let mut distinct: Vec<String> = words(text).collect();
+        let mut distinct = words(text);
         distinct.sort_unstable();
         distinct.dedup();
         Self { folded: fold_case(text.trim()), words: distinct }

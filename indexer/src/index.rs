@@ -43,7 +43,7 @@ use crate::config::ShardBudget;
 use crate::fold::Seen;
 use crate::record::ContextRecord;
 use crate::shard::MergeScope;
-use crate::terms::{self, EnvironmentPrefix, KEY_BYTES_MAX};
+use crate::terms::{self, DistinctTerms, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is made anew.
@@ -386,6 +386,7 @@ pub struct ShardWriter {
     writer: IndexWriter,
     reader: ShardReader,
     index: Index,
+    terms: DistinctTerms,
 }
 
 /// A merge that was begun.
@@ -545,7 +546,7 @@ impl ShardWriter {
         })?;
         remove_leftovers(path, &index)?;
         let reader = ShardReader::open(&index, fields)?;
-        let opened = Self { path: path.to_owned(), writer, reader, index };
+        let opened = Self { path: path.to_owned(), writer, reader, index, terms: DistinctTerms::default() };
         opened.merge_by_policy();
         Ok(opened)
     }
@@ -564,23 +565,26 @@ impl ShardWriter {
     }
 
     /// Writes a state with the next commit. `is_stored`: an older state of it is in the index.
-    pub fn put(&self, environment: &EnvironmentPrefix, record: &ContextRecord, is_stored: bool) -> Result<()> {
+    pub fn put(&mut self, environment: &EnvironmentPrefix, record: &ContextRecord, is_stored: bool) -> Result<()> {
         let fields = self.reader.fields;
-        let identity = record.identity(environment);
         let mut document = TantivyDocument::default();
         if is_stored {
-            self.writer.delete_term(Term::from_field_bytes(fields.terms, &identity));
+            self.writer.delete_term(Term::from_field_bytes(fields.terms, &record.identity(environment)));
         }
         let applications = record.applications.iter().map(|(name, _)| name.as_str());
         let (kind, key) = (record.kind.as_str(), record.key.as_str());
-        let terms = match record.is_listed() {
-            false if record.is_erasure() => vec![identity, ERASURES.to_vec()],
+        let mut add = |term: &[u8]| document.add_bytes(fields.terms, term);
+        let others = match record.is_listed() {
+            false if record.is_erasure() => vec![record.identity(environment), ERASURES.to_vec()],
             false if record.is_instance() => terms::of_deleted_instance(environment, kind, key),
-            false => vec![identity],
+            false => vec![record.identity(environment)],
             true if record.is_instance() => terms::of_instance(environment, kind, key, applications),
-            true => terms::of_context(environment, kind, key, &record.parsed(), applications),
+            true => {
+                self.terms.of_context(environment, (kind, key), &record.parsed(), applications, &mut add);
+                Vec::new()
+            }
         };
-        terms.iter().for_each(|term| document.add_bytes(fields.terms, term));
+        others.iter().for_each(|term| add(term));
         if !record.is_listed() || record.is_instance() {
             document.add_bytes(fields.terms, UNLISTED);
         } else if let Some(alone_at) = record.alone_at() {

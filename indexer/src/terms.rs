@@ -30,9 +30,10 @@
 
 use events::Environment;
 use events::context::canonical_parts;
-use hashbrown::HashSet;
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use serde_json::{Map, Value};
-use xxhash_rust::xxh3::xxh3_128;
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::attribute::{redacted, walk};
 use crate::filter::evaluate::for_each_word;
@@ -125,12 +126,14 @@ impl Tag {
 
 /// Environment part of every term.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct EnvironmentPrefix([u8; 12]);
+pub struct EnvironmentPrefix([u8; Self::BYTES]);
 
 impl EnvironmentPrefix {
+    const BYTES: usize = 12;
+
     pub fn new(environment: &Environment) -> Self {
         let id = environment.id();
-        let mut bytes = [0; 12];
+        let mut bytes = [0; Self::BYTES];
         for (byte, digits) in bytes.iter_mut().zip(id.as_bytes().chunks(2)) {
             let digits = std::str::from_utf8(digits).unwrap_or_default();
             *byte = u8::from_str_radix(digits, 16).expect("environment ids are 24 hexadecimal digits");
@@ -140,7 +143,7 @@ impl EnvironmentPrefix {
 
     /// The environment of a term; None of a term that is of none.
     pub fn of_term(term: &[u8]) -> Option<Self> {
-        let (prefix, rest) = term.split_first_chunk::<12>()?;
+        let (prefix, rest) = term.split_first_chunk::<{ Self::BYTES }>()?;
         (!rest.is_empty()).then_some(Self(*prefix))
     }
 
@@ -228,35 +231,9 @@ impl EnvironmentPrefix {
 
     /// The term of one value: whole, or as an element of an array. Null has none, nor has what no filter can equal.
     pub fn value(&self, kind: &str, pointer: &str, value: &Value, is_element: bool) -> Option<Vec<u8>> {
-        let tagged = |tag: Tag| if is_element { tag.as_element() } else { tag };
-        let scalar = |tag: Tag, text: &str| {
-            let mut term = self.attribute(family::VALUE, kind, pointer).text(text, VALUE_BYTES_MAX).0;
-            term.push(tagged(tag).0);
-            term
-        };
-        match value {
-            Value::Null => None,
-            Value::Bool(value) => Some(scalar(Tag::BOOL, if *value { "true" } else { "false" })),
-            Value::Number(number) => Some(scalar(Tag::NUMBER, &number_text(number))),
-            Value::String(text) => {
-                let lower = fold_case(text);
-                let is_long = is_long_text(text);
-                let mut term = scalar(if is_long { Tag::LONG_TEXT } else { Tag::TEXT }, &lower);
-                if is_long {
-                    term.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
-                } else if lower != *text {
-                    term.extend_from_slice(text.as_bytes());
-                }
-                Some(term)
-            }
-            Value::Array(_) | Value::Object(_) => {
-                let hash = xxh3_128(&canonical(value)?);
-                let mut term = self.attribute(family::WHOLE, kind, pointer).0;
-                term.push(if is_element { b'E' } else { b'W' });
-                term.extend_from_slice(&hash.to_be_bytes());
-                Some(term)
-            }
-        }
+        let mut term = AttributeTerm::new(self, kind, pointer);
+        term.value(value, is_element)?;
+        Some(term.bytes)
     }
 
     /// Start of the value terms whose text begins with `prefix` in any letter case, and whether it had to be cut.
@@ -272,21 +249,15 @@ impl EnvironmentPrefix {
     }
 
     pub fn time(&self, kind: &str, pointer: &str, time: FilterTime) -> Vec<u8> {
-        let mut term = self.attribute(family::TIME, kind, pointer).0;
-        term.extend_from_slice(&time.to_sortable());
-        term
-    }
-
-    /// The terms of the spans that hold `time`.
-    pub fn time_spans(&self, kind: &str, pointer: &str, time: FilterTime) -> [Vec<u8>; 2] {
-        SPAN_LEVELS.map(|level| self.time_span(kind, pointer, level, time.seconds >> level))
+        let mut term = AttributeTerm::new(self, kind, pointer);
+        term.time(time);
+        term.bytes
     }
 
     fn time_span(&self, kind: &str, pointer: &str, level: u32, number: i64) -> Vec<u8> {
-        let mut term = self.attribute(family::TIME_SPAN, kind, pointer).0;
-        term.push(level as u8);
-        term.extend_from_slice(&((number as u64) ^ (1 << 63)).to_be_bytes());
-        term
+        let mut term = AttributeTerm::new(self, kind, pointer);
+        term.time_span(level, number);
+        term.bytes
     }
 
     /// Ranges of terms, the end of each exclusive, that together are all times up to and with `limit`.
@@ -330,25 +301,122 @@ pub struct TermBytes(pub Vec<u8>);
 impl TermBytes {
     /// Appends a text with its end.
     pub fn text(mut self, text: &str, bytes_max: usize) -> Self {
-        let cut = cut_at(text, bytes_max);
-        self = self.open_text(cut);
-        if cut.len() < text.len() {
-            self.0.extend_from_slice(&[0, 2]);
-            self.0.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
-        }
-        self.0.extend_from_slice(&[0, 1]);
+        push_text(&mut self.0, text, bytes_max);
         self
     }
 
     /// Appends a text without its end: the start of all texts that begin with it.
     pub fn open_text(mut self, text: &str) -> Self {
-        for byte in text.bytes() {
-            self.0.push(byte);
-            if byte == 0 {
-                self.0.push(0xFF);
+        push_open_text(&mut self.0, text);
+        self
+    }
+}
+
+fn push_text(term: &mut Vec<u8>, text: &str, bytes_max: usize) {
+    let cut = cut_at(text, bytes_max);
+    push_open_text(term, cut);
+    if cut.len() < text.len() {
+        term.extend_from_slice(&[0, 2]);
+        term.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
+    }
+    term.extend_from_slice(&[0, 1]);
+}
+
+fn push_open_text(term: &mut Vec<u8>, text: &str) {
+    if !text.as_bytes().contains(&0) {
+        term.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for byte in text.bytes() {
+        term.push(byte);
+        if byte == 0 {
+            term.push(0xFF);
+        }
+    }
+}
+
+/// The terms of one attribute, one after the other in the same bytes: they differ in their family and in their ends.
+struct AttributeTerm {
+    bytes: Vec<u8>,
+    /// Where pointer and start end.
+    start: usize,
+}
+
+impl AttributeTerm {
+    fn new(environment: &EnvironmentPrefix, kind: &str, pointer: &str) -> Self {
+        let bytes = environment.attribute(family::EXISTS, kind, pointer).0;
+        Self { start: bytes.len(), bytes }
+    }
+
+    fn begin(&mut self, family: u8) -> &mut Vec<u8> {
+        self.bytes.truncate(self.start);
+        self.bytes[EnvironmentPrefix::BYTES] = family;
+        &mut self.bytes
+    }
+
+    fn exists(&mut self, how: u8) -> &[u8] {
+        let term = self.begin(family::EXISTS);
+        term.push(how);
+        term
+    }
+
+    /// See [`EnvironmentPrefix::value`].
+    fn value(&mut self, value: &Value, is_element: bool) -> Option<&[u8]> {
+        let tagged = |tag: Tag| if is_element { tag.as_element().0 } else { tag.0 };
+        match value {
+            Value::Null => return None,
+            Value::Bool(value) => self.scalar(if *value { "true" } else { "false" }, tagged(Tag::BOOL)),
+            Value::Number(number) => self.scalar(&number_text(number), tagged(Tag::NUMBER)),
+            Value::String(text) => self.text(text, tagged),
+            Value::Array(_) | Value::Object(_) => {
+                let hash = xxh3_128(&canonical(value)?);
+                let term = self.begin(family::WHOLE);
+                term.push(if is_element { b'E' } else { b'W' });
+                term.extend_from_slice(&hash.to_be_bytes());
             }
         }
-        self
+        Some(&self.bytes)
+    }
+
+    fn scalar(&mut self, text: &str, tag: u8) {
+        let term = self.begin(family::VALUE);
+        push_text(term, text, VALUE_BYTES_MAX);
+        term.push(tag);
+    }
+
+    fn text(&mut self, text: &str, tagged: impl Fn(Tag) -> u8) {
+        if text.is_ascii() && text.len() <= VALUE_BYTES_MAX {
+            let start = self.start;
+            let term = self.begin(family::VALUE);
+            push_text(term, text, VALUE_BYTES_MAX);
+            term[start..].make_ascii_lowercase();
+            term.push(tagged(Tag::TEXT));
+            if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                term.extend_from_slice(text.as_bytes());
+            }
+            return;
+        }
+        let lower = fold_case(text);
+        let is_long = is_long_text(text);
+        self.scalar(&lower, tagged(if is_long { Tag::LONG_TEXT } else { Tag::TEXT }));
+        if is_long {
+            self.bytes.extend_from_slice(&xxh3_128(text.as_bytes()).to_be_bytes());
+        } else if lower != *text {
+            self.bytes.extend_from_slice(text.as_bytes());
+        }
+    }
+
+    fn time(&mut self, time: FilterTime) -> &[u8] {
+        let term = self.begin(family::TIME);
+        term.extend_from_slice(&time.to_sortable());
+        term
+    }
+
+    fn time_span(&mut self, level: u32, number: i64) -> &[u8] {
+        let term = self.begin(family::TIME_SPAN);
+        term.push(level as u8);
+        term.extend_from_slice(&((number as u64) ^ (1 << 63)).to_be_bytes());
+        term
     }
 }
 
@@ -427,62 +495,79 @@ pub fn read_value(bytes: &[u8]) -> Option<(Tag, Option<Value>)> {
     Some((tag, value))
 }
 
-/// All terms of a listed context.
-///
-/// `context`: `kind`, `key`, attributes and `_meta`.
-pub fn of_context<'a>(
-    environment: &EnvironmentPrefix,
-    kind: &str,
-    key: &str,
-    context: &Map<String, Value>,
-    applications: impl Iterator<Item = &'a str>,
-) -> Vec<Vec<u8>> {
-    let mut terms = BoundedTerms::default();
-    terms.add(environment.identity(kind, key));
-    terms.add(environment.listed());
-    terms.add(environment.kind(kind));
-    applications.for_each(|application| terms.add(environment.application(application)));
-    for_each_attribute(context, &mut |pointer, value, how| {
-        let exists = environment.exists(kind, pointer, how);
-        // Both or none: what is known to exist must be found by its value, or it would be in no order.
-        terms.add_together([Some(exists), environment.value(kind, pointer, value, false)]);
-        let mut add = |term| terms.add(term);
-        if value.as_str().is_some_and(is_long_text) {
-            add(environment.exists(kind, pointer, exists::LONG_TEXT));
-        }
-        let elements = match value {
-            Value::Array(elements) => elements.as_slice(),
-            single => std::slice::from_ref(single),
-        };
-        for element in elements {
-            if value.is_array() {
-                environment.value(kind, pointer, element, true).into_iter().for_each(&mut add);
-            }
-            if let Some(time) = FilterTime::read(element) {
-                add(environment.time(kind, pointer, time));
-                environment.time_spans(kind, pointer, time).into_iter().for_each(&mut add);
-            }
-        }
-    });
-    for_each_held_back(context, &mut |pointer, how| terms.add(environment.exists(kind, pointer, how)));
-    for_each_word(key, context, &mut |word| terms.add(environment.word(&word)));
-    terms.0.into_iter().collect()
+/// Terms of one context: each once, and [`TERMS_MAX`] at most. Kept for the next one, for its memory.
+#[derive(Default)]
+pub struct DistinctTerms {
+    /// Hashes of those that were given.
+    given: HashTable<u64>,
 }
 
-/// At most [`TERMS_MAX`] terms.
-#[derive(Default)]
-struct BoundedTerms(HashSet<Vec<u8>>);
+impl DistinctTerms {
+    /// Calls `give` with all terms of a listed context.
+    ///
+    /// `context`: `kind`, `key`, attributes and `_meta`.
+    pub fn of_context<'a>(
+        &mut self,
+        environment: &EnvironmentPrefix,
+        (kind, key): (&str, &str),
+        context: &Map<String, Value>,
+        applications: impl Iterator<Item = &'a str>,
+        give: &mut impl FnMut(&[u8]),
+    ) {
+        self.given.clear();
+        self.add(&environment.identity(kind, key), give);
+        self.add(&environment.listed(), give);
+        self.add(&environment.kind(kind), give);
+        applications.for_each(|application| self.add(&environment.application(application), give));
+        for_each_attribute(context, &mut |pointer, value, how| {
+            let mut term = AttributeTerm::new(environment, kind, pointer);
+            // Both or none: what is known to exist must be found by its value, or it would be in no order.
+            if self.given.len() + 2 <= TERMS_MAX {
+                self.add(term.exists(how), give);
+                self.add_if_any(term.value(value, false), give);
+            }
+            if value.as_str().is_some_and(is_long_text) {
+                self.add(term.exists(exists::LONG_TEXT), give);
+            }
+            let elements = match value {
+                Value::Array(elements) => elements.as_slice(),
+                single => std::slice::from_ref(single),
+            };
+            for element in elements {
+                if value.is_array() {
+                    self.add_if_any(term.value(element, true), give);
+                }
+                if let Some(time) = FilterTime::read(element) {
+                    self.add(term.time(time), give);
+                    for level in SPAN_LEVELS {
+                        self.add(term.time_span(level, time.seconds >> level), give);
+                    }
+                }
+            }
+        });
+        for_each_held_back(context, &mut |pointer, how| self.add(&environment.exists(kind, pointer, how), give));
+        let mut term = environment.family(family::WORD).0;
+        for_each_word(key, context, &mut |word| {
+            term.truncate(EnvironmentPrefix::BYTES + 1);
+            push_open_text(&mut term, cut_at(word, WORD_BYTES_MAX));
+            self.add(&term, give);
+        });
+    }
 
-impl BoundedTerms {
-    fn add(&mut self, term: Vec<u8>) {
-        if self.0.len() < TERMS_MAX {
-            self.0.insert(term);
+    fn add(&mut self, term: &[u8], give: &mut impl FnMut(&[u8])) {
+        if self.given.len() >= TERMS_MAX {
+            return;
+        }
+        let hash = xxh3_64(term);
+        if let Entry::Vacant(entry) = self.given.entry(hash, |given| *given == hash, |given| *given) {
+            entry.insert(hash);
+            give(term);
         }
     }
 
-    fn add_together(&mut self, terms: [Option<Vec<u8>>; 2]) {
-        if self.0.len() + terms.len() <= TERMS_MAX {
-            self.0.extend(terms.into_iter().flatten());
+    fn add_if_any(&mut self, term: Option<&[u8]>, give: &mut impl FnMut(&[u8])) {
+        if let Some(term) = term {
+            self.add(term, give);
         }
     }
 }
@@ -585,8 +670,9 @@ mod tests {
     #[test]
     fn many_attributes_are_bounded() {
         let context: Map<String, Value> = (0..50_000).map(|n| (format!("a{n}"), json!(n))).collect();
-        let terms = of_context(&prefix(), "user", "k", &context, std::iter::empty());
-        assert_eq!(terms.len(), TERMS_MAX);
+        let (mut terms, mut count) = (DistinctTerms::default(), 0);
+        terms.of_context(&prefix(), ("user", "k"), &context, std::iter::empty(), &mut |_| count += 1);
+        assert_eq!(count, TERMS_MAX);
     }
 
     proptest! {
@@ -600,7 +686,8 @@ mod tests {
         ) {
             let limit = FilterTime { seconds: limit, nanos };
             let time = FilterTime { seconds: limit.seconds + distance, nanos: other_nanos };
-            let [small, large] = prefix().time_spans("user", "/a", time);
+            let span = |level| prefix().time_span("user", "/a", level, time.seconds >> level);
+            let [small, large] = SPAN_LEVELS.map(span);
             let terms = [prefix().time("user", "/a", time), small, large];
             let hits = |ranges: [(Vec<u8>, Vec<u8>); 3]| {
                 let is_within = |(from, to): &(Vec<u8>, Vec<u8>)| terms.iter().filter(|term| *term >= from && *term < to).count();

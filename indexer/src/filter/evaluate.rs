@@ -9,7 +9,9 @@ use events::context::{canonical_key, canonical_parts};
 use runtime::UnixMicros;
 use serde_json::{Map, Value};
 
-use super::{Expr, FORGIVING_LETTERS_MAX, Field, Filter, FilterTime, Predicate, Scope, Test, fold_case, same, words};
+use super::{
+    Expr, FORGIVING_LETTERS_MAX, Field, Filter, FilterTime, Predicate, Scope, Test, fold_case, for_each_word_of, same,
+};
 use crate::attribute::{AttributePath, redacted, walk};
 
 /// What a filter is tested on: one version of one context.
@@ -178,7 +180,7 @@ pub fn match_rank(filter: &Filter, candidate: &Candidate<'_>) -> i64 {
 
 fn has_words(candidate: &Candidate<'_>, wanted: &[String], is_match: impl Fn(&str, &str) -> bool) -> bool {
     let mut present = Vec::new();
-    for_each_word(candidate.key, candidate.context, &mut |word| present.push(word));
+    for_each_word(candidate.key, candidate.context, &mut |word| present.push(word.to_owned()));
     wanted.iter().all(|wanted| present.iter().any(|word| is_match(wanted, word)))
 }
 
@@ -196,8 +198,8 @@ fn has_user_words(candidate: &Candidate<'_>, wanted: &[String]) -> bool {
 }
 
 /// Calls `visit` with the words of the key and of all texts among the attributes.
-pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut impl FnMut(String)) {
-    for_each_text(key, context, &mut |text, _| words(text).for_each(&mut *visit));
+pub(crate) fn for_each_word(key: &str, context: &Map<String, Value>, visit: &mut impl FnMut(&str)) {
+    for_each_text(key, context, &mut |text, _| for_each_word_of(text, &mut *visit));
 }
 
 /// Calls `visit` with the key and with all texts among the attributes, and whether it is a value or an element of one, not

@@ -24,7 +24,9 @@ impl FilterTime {
     /// Epoch milliseconds as a whole number or as digits, or RFC 3339 text; anything else is no date.
     pub fn read(value: &Value) -> Option<Self> {
         match value {
-            Value::Number(number) => number_text(number).parse().ok().map(Self::from_millis),
+            Value::Number(number) => {
+                number.as_i64().or_else(|| number_text(number).parse().ok()).map(Self::from_millis)
+            }
             Value::String(text) => Self::read_text(text),
             _ => None,
         }
@@ -147,11 +149,27 @@ pub fn fold_case(text: &str) -> String {
     if text.is_ascii() { text.to_ascii_lowercase() } else { text.chars().flat_map(char::to_lowercase).collect() }
 }
 
-/// The words of a text in lower case, cut at anything that is no letter or digit, each as far as it counts.
-pub fn words(text: &str) -> impl Iterator<Item = String> {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()).map(|word| {
-        let mut folded = fold_case(&word[..word.floor_char_boundary(WORD_BYTES_MAX)]);
-        folded.truncate(folded.floor_char_boundary(WORD_BYTES_MAX));
-        folded
-    })
+/// Calls `visit` with the words of a text in lower case, cut at anything that is no letter or digit, each as far as it counts.
+pub fn for_each_word_of(text: &str, mut visit: impl FnMut(&str)) {
+    for word in text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        let cut = &word[..word.floor_char_boundary(WORD_BYTES_MAX)];
+        // Of most words the lower case fits into no more bytes: nothing is allocated for them.
+        let mut bytes = [0; WORD_BYTES_MAX];
+        if cut.is_ascii() {
+            let bytes = &mut bytes[..cut.len()];
+            bytes.copy_from_slice(cut.as_bytes());
+            bytes.make_ascii_lowercase();
+            visit(std::str::from_utf8(bytes).expect("ASCII"));
+        } else {
+            let folded = fold_case(cut);
+            visit(&folded[..folded.floor_char_boundary(WORD_BYTES_MAX)]);
+        }
+    }
+}
+
+/// The words of a text, see [`for_each_word_of`].
+pub fn words(text: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    for_each_word_of(text, |word| words.push(word.to_owned()));
+    words
 }
