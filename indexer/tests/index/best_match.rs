@@ -1,13 +1,7 @@
 //! Text searches without an order: what equals the text first, then prefixes, then mistakes.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::random::{context, scalar, typed};
-use common::{Flow, SEARCH, Seen, ago, environment, keys, new_log};
 use http::StatusCode;
 use indexer::filter::evaluate::{Candidate, match_rank, matches};
 use indexer::filter::{Filter, Subject};
@@ -15,6 +9,9 @@ use indexer::{Ask as _, BestMatch, Ranking, SearchRequest, Sort};
 use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Value, json};
+
+use crate::common::random::{context, scalar, typed};
+use crate::common::{Flow, SEARCH, Seen, ago, environment, keys, new_log};
 
 type Ranked = (i64, String, String);
 

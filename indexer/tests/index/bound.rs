@@ -1,14 +1,11 @@
 //! The bound on the contexts of one environment: reached, kept, by age, for each environment by itself.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{BASE, Flow, Seen, ago, config, new_log, until, user};
 use events::Environment;
 use indexer::Config;
 use indexer::api::Generation;
 use serde_json::json;
+
+use crate::common::{BASE, Flow, Seen, ago, config, new_log, until, user};
 
 const MAX: u64 = 40;
 
@@ -57,7 +54,7 @@ async fn combinations_have_the_same_bound() {
         let path = format!("{BASE}/context-instances/search");
         flow.post(&path, &json!({"filter": "kinds contains org"})).await.1["totalCount"].as_u64().unwrap()
     };
-    common::until_async(async || instances().await <= MAX).await;
+    crate::common::until_async(async || instances().await <= MAX).await;
     assert!(flow.search("kind equals device").await.len() as u64 <= MAX);
     flow.stop().await;
 }

@@ -1,19 +1,16 @@
 //! Holding the table of states against the index, and mending either.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 
-use common::table::FakeTable;
-use common::{Flow, PARTITIONS, Seen, ago, config, new_log, place, until, user};
 use eventlog::LogReader as _;
 use events::ContextState;
 use indexer::table::StateTable;
 use indexer::{Beyond, Checked, Config};
 use runtime::DurationText;
 use serde_json::json;
+
+use crate::common::table::FakeTable;
+use crate::common::{Flow, PARTITIONS, Seen, ago, config, new_log, place, until, user};
 
 async fn filled(dir: &std::path::Path, table: &Arc<FakeTable>, config: Config) -> Flow {
     let config = Config { table_interval: DurationText::millis(20), ..config };
@@ -24,7 +21,7 @@ async fn filled(dir: &std::path::Path, table: &Arc<FakeTable>, config: Config) -
     seen.extend(Seen::together(&[("org", "lagoa"), ("user", "u001")], ago(90)));
     seen.push(Seen::context(&json!({"kind": "user", "key": "hidden", "anonymous": true}), ago(80)));
     flow.see(&seen).await;
-    flow.call(common::delete("/api/v2/users/shop/prod/u005")).await;
+    flow.call(crate::common::delete("/api/v2/users/shop/prod/u005")).await;
     flow.caught_up().await;
     for partition in 0..PARTITIONS {
         let end = flow.log.bounds(place(partition)).await.unwrap().end;
@@ -83,7 +80,7 @@ async fn differences_are_told_and_mended_from_the_right_side() {
     let (ghost_place, ghost) = {
         let partitions = table.partitions.lock();
         let of = |key: &str| {
-            let has = |kept: &common::table::Kept| kept.changes.concat().iter().any(|state| state.key == key);
+            let has = |kept: &crate::common::table::Kept| kept.changes.concat().iter().any(|state| state.key == key);
             *partitions.iter().find(|(_, kept)| has(kept)).unwrap().0
         };
         let state = |key: &str| partitions[&of(key)].changes.concat().into_iter().find(|state| state.key == key);

@@ -1,15 +1,8 @@
 //! Erasing contexts: gone from every file, held off when they come late, back when they are seen anew.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 
-use common::store::CopyStore;
-use common::table::FakeTable;
-use common::{BASE, Flow, PARTITIONS, Seen, ago, config, new_log, place, until, user, whole_answer};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
 use events::{ErasedContexts, Topic};
@@ -20,12 +13,16 @@ use serde_json::{Value, json};
 use tantivy::TantivyDocument;
 use tantivy::schema::Value as _;
 
+use crate::common::store::CopyStore;
+use crate::common::table::FakeTable;
+use crate::common::{BASE, Flow, PARTITIONS, Seen, ago, config, new_log, place, until, user, whole_answer};
+
 /// In everything that is told of the person who is erased, and in nothing else.
 const NEEDLE: &str = "nadja";
 
 fn erased(until: i64, contexts: &[(&str, &str)]) -> Arc<ErasedContexts> {
     let names = contexts.iter().map(|(kind, key)| ((*kind).to_owned(), (*key).to_owned()));
-    Arc::new(ErasedContexts::new(common::environment(), until, names))
+    Arc::new(ErasedContexts::new(crate::common::environment(), until, names))
 }
 
 fn nadja() -> Arc<ErasedContexts> {
@@ -150,7 +147,7 @@ async fn what_was_deleted_before_is_erased_too() {
     let flow = Flow::start(dir.path(), new_log());
     flow.see(&everybody()).await;
     for path in ["org%3Alagoa%3Auser%3Anadja-1", "device%3Ad%3Auser%3Anadja-1", "user%3Anadja-1"] {
-        let status = flow.call(common::delete(&format!("{BASE}/context-instances/{path}"))).await.0;
+        let status = flow.call(crate::common::delete(&format!("{BASE}/context-instances/{path}"))).await.0;
         assert_eq!(status, http::StatusCode::NO_CONTENT, "{path}");
         flow.caught_up().await;
     }
@@ -180,7 +177,7 @@ async fn what_was_received_before_stays_away_and_what_is_newer_comes_back() {
     // Received later, though it was seen before.
     let back = json!({"kind": "user", "key": "nadja-1", "plan": "bronze"});
     flow.see(&[Seen::context(&back, ago(150)).received(at + 1)]).await;
-    let (_, found) = flow.post(common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
+    let (_, found) = flow.post(crate::common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
     assert_eq!(found["items"][0]["context"], back);
     flow.see(&together(at + 1)).await;
     let search = json!({"filter": "kindKeys contains \"user:nadja-1\""});
@@ -188,7 +185,7 @@ async fn what_was_received_before_stays_away_and_what_is_newer_comes_back() {
     assert_eq!(instances["totalCount"], 2, "{instances}");
     // And what is even later comes too late still.
     flow.see(&[as_seen("late", 101).received(at)]).await;
-    let (_, again) = flow.post(common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
+    let (_, again) = flow.post(crate::common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
     assert_eq!(again["items"][0]["context"], back);
     flow.stop().await;
 }
@@ -205,10 +202,10 @@ async fn newer_sightings_that_the_log_has_first_come_back_without_what_is_older(
         json!({"kind": "user", "key": "nadja-1", "plan": "new", "_meta": {"redactedAttributes": ["/email"]}});
     let newer = [as_seen("gold", 0).key_only().received(at + 1), Seen::context(&held_back, at).received(at + 2)];
     flow.see(&newer).await;
-    let (_, mixed) = flow.post(common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
+    let (_, mixed) = flow.post(crate::common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
     assert_eq!(mixed["items"][0]["context"]["email"], "nadja@shop.example");
     erase_and_merge(&flow, &erased(at, &[("user", "nadja-1")])).await;
-    let (_, found) = flow.post(common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
+    let (_, found) = flow.post(crate::common::SEARCH, &json!({"filter": "key equals nadja-1"})).await;
     assert_eq!(found["items"][0]["context"]["plan"], "new");
     assert_eq!(found["items"][0]["context"].get("email"), None, "{found}");
     assert!(!found_in(dir.path()).iter().any(|place| place.contains("nadja@") || place.contains("street")));
@@ -283,7 +280,7 @@ async fn copies_are_made_anew_and_earlier_ones_are_gone() {
         flow.see(&everybody()).await;
         flow.see(&[user(round, "changed", 0)]).await;
         let copied = async || store.newest(0).await.is_some_and(|newest| newest.sequence > round as u64 + 1);
-        common::until_async(copied).await;
+        crate::common::until_async(copied).await;
     }
     erase_and_merge(&flow, &nadja()).await;
     let renewed = flow.indexer.renew_copies().await.unwrap().unwrap();

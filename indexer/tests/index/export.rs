@@ -1,17 +1,14 @@
 //! Exports through the API: whole, in parts, in every format, and what they refuse.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeSet;
 
 use axum::body::Body;
-use common::{BASE, Flow, Seen, ago, get, new_log, post, until_async, user};
 use http::StatusCode;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde_json::{Value, json};
 use tower::ServiceExt;
+
+use crate::common::{BASE, Flow, Seen, ago, get, new_log, post, until_async, user};
 
 const EXPORT: &str = "/api/v2/projects/shop/environments/prod/contexts/export";
 const NEXT: &str = "x-tidegate-continuation-token";

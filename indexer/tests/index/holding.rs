@@ -1,20 +1,17 @@
 //! Shards divided among several processes, and moved from one to another.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::store::CopyStore;
-use common::{Flow, PARTITIONS, Seen, append, config, new_log, partition_of, place, until, user};
 use eventlog::memory::MemoryLog;
 use eventlog::{Assigner, LogReader as _};
 use events::Offset;
 use indexer::{Beyond, Config, SnapshotStore};
 use runtime::DurationText;
+
+use crate::common::store::CopyStore;
+use crate::common::{Flow, PARTITIONS, Seen, append, config, new_log, partition_of, place, until, user};
 
 /// A process that works on what its assigner says.
 struct Member {
@@ -119,7 +116,7 @@ async fn shard_that_comes_back_too_late_for_the_log_takes_the_copy() {
     for partition in 0..PARTITIONS {
         let end = log.bounds(place(partition)).await.unwrap().end.0;
         let covers = async || store.newest(partition).await.is_some_and(|newest| newest.next() == Some(end));
-        common::until_async(covers).await;
+        crate::common::until_async(covers).await;
         log.truncate_before(place(partition), Offset(end));
     }
     other.assign(&[]);

@@ -1,12 +1,9 @@
 //! Instances through the API: combinations of contexts, their versions, and deleting them.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{BASE, Flow, Seen, ago, delete, form, new_log};
 use http::StatusCode;
 use serde_json::{Value, json};
+
+use crate::common::{BASE, Flow, Seen, ago, delete, form, new_log};
 
 const SEARCH: &str = "/api/v2/projects/shop/environments/prod/context-instances/search";
 const ORG_AND_USER: &str = "b3JnOmxhZ29hOnVzZXI6dS1hbmE";
@@ -157,7 +154,7 @@ async fn deleted_instances_go_with_the_parts_that_no_other_holds() {
     flow.see(&[Seen::context(&json!({"kind": "user", "key": "u-ana", "plan": "new"}), ago(-1)).key_only()]).await;
     assert_eq!(flow.search("key equals u-ana").await, ["u-ana"]);
     assert_eq!(search(&flow, "kindKeys equals user:u-ana").await.len(), 1);
-    let reader = http::Request::delete(of(ORG_AND_USER)).header("authorization", common::READER);
+    let reader = http::Request::delete(of(ORG_AND_USER)).header("authorization", crate::common::READER);
     assert_eq!(flow.call(reader.body(axum::body::Body::empty()).unwrap()).await.0, StatusCode::FORBIDDEN);
     flow.stop().await;
 }

@@ -1,20 +1,19 @@
 //! An index divided among processes answers as a whole one does, and says so when it cannot.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use common::peers::{Break, Cluster, SECRET};
-use common::random::{context, filter};
-use common::{BASE, Flow, SEARCH, Seen, ago, append, call_bytes, delete, form, get, keys, new_log, post, until, user};
 use eventlog::memory::MemoryLog;
 use http::StatusCode;
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
+
+use crate::common::peers::{Break, Cluster, SECRET};
+use crate::common::random::{context, filter};
+use crate::common::{
+    BASE, Flow, SEARCH, Seen, ago, append, call_bytes, delete, form, get, keys, new_log, post, until, user,
+};
 
 const INSTANCES: &str = "/api/v2/projects/shop/environments/prod/context-instances/search";
 const EXPORT: &str = "/api/v2/projects/shop/environments/prod/contexts/export";
@@ -146,7 +145,7 @@ async fn instances_and_kinds_are_those_of_one_index() {
 async fn until_same(whole: &Flow, divided: &Cluster) {
     let total = async |api: &Router| json_of(api, post(INSTANCES, &json!({}))).await["totalCount"].as_u64().unwrap();
     let before = 80;
-    common::until_async(async || total(&whole.api).await < before && total(&divided.api).await < before).await;
+    crate::common::until_async(async || total(&whole.api).await < before && total(&divided.api).await < before).await;
     assert_same(whole, divided, INSTANCES, Some(&json!({"limit": 50}))).await;
 }
 
@@ -252,7 +251,7 @@ async fn shards_that_move_or_are_held_twice_count_once() {
     until(|| divided.peers.shards().iter().all(|shard| !shard.is_behind)).await;
     divided.set_broken(2, Some(Break::Hangs));
     divided.set_broken(0, Some(Break::Hangs));
-    common::until_async(async || {
+    crate::common::until_async(async || {
         let (status, state, answer) = state_of(&divided).await;
         let is_whole = status == StatusCode::OK && state.is_none();
         assert!(!is_whole || keys(&answer).len() == 40, "{answer}");

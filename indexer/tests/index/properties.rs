@@ -1,13 +1,7 @@
 //! Random contexts and random filters: the index finds what the plain evaluator says.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeSet;
 
-use common::random::{context, filter};
-use common::{Flow, Seen, ago, environment, new_log};
 use indexer::attribute::redacted;
 use indexer::filter::evaluate::{Candidate, matches};
 use indexer::filter::{Filter, Subject};
@@ -15,6 +9,9 @@ use indexer::{Ask as _, SearchRequest, Sort};
 use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Value, json};
+
+use crate::common::random::{context, filter};
+use crate::common::{Flow, Seen, ago, environment, new_log};
 
 fn expected(contexts: &[Value], filter: &Filter, stored: &BTreeSet<String>) -> BTreeSet<(String, String)> {
     let mut found = BTreeSet::new();

@@ -1,15 +1,10 @@
 //! Restarts, lost and damaged directories, foreign logs, unreadable records, and what the log may forget.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Flow, PARTITIONS, SEARCH, Seen, ago, new_log, until};
 use eventlog::memory::MemoryLog;
 use eventlog::{AppendRecord, LogWriter as _};
 use events::{Offset, Topic, TopicPartition};
@@ -17,6 +12,8 @@ use http::StatusCode;
 use indexer::{Config, Error, Indexer};
 use runtime::{Clock, DurationText, Runtime};
 use serde_json::json;
+
+use crate::common::{Flow, PARTITIONS, SEARCH, Seen, ago, new_log, until};
 
 fn contexts(count: usize) -> Vec<Seen> {
     (0..count).map(|n| Seen::context(&json!({"kind": "user", "key": format!("u{n:03}"), "n": n}), ago(10))).collect()

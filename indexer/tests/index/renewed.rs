@@ -1,21 +1,17 @@
 //! Shards that are made anew beside the ones before, which are searched meanwhile.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::table::FakeTable;
-use common::{Flow, PARTITIONS, config, new_log, place, until, user, whole_answer};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
 use indexer::table::StateTable;
 use indexer::{Beyond, Config, Error};
 use runtime::DurationText;
-use serde_json::Value;
+
+use crate::common::table::FakeTable;
+use crate::common::{Flow, PARTITIONS, config, new_log, place, pretend_format, until, user, whole_answer};
 
 fn start(dir: &Path, log: MemoryLog, table: &Arc<FakeTable>) -> Flow {
     let config = Config { table_interval: DurationText::millis(20), ..config() };
@@ -37,18 +33,6 @@ async fn filled(dir: &Path, table: &Arc<FakeTable>) -> Flow {
 
 fn leftovers(dir: &Path) -> usize {
     std::fs::read_dir(dir).unwrap().filter(|entry| entry.as_ref().unwrap().path().extension().is_some()).count()
-}
-
-/// Changes what the last commits of all shards say of their format.
-fn pretend_format(dir: &Path, format: u64) {
-    for partition in 0..PARTITIONS {
-        let path = dir.join(partition.to_string()).join("meta.json");
-        let mut meta: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let mut payload: Value = serde_json::from_str(meta["payload"].as_str().unwrap()).unwrap();
-        payload["format"] = format.into();
-        meta["payload"] = payload.to_string().into();
-        std::fs::write(path, meta.to_string()).unwrap();
-    }
 }
 
 fn is_renewing(flow: &Flow) -> bool {

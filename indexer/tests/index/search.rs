@@ -1,16 +1,15 @@
 //! Search and look-ups through the API: the check data of the specification, pages, keys of every kind, errors.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use axum::body::Body;
-use common::{BASE, Flow, READER, SEARCH, Seen, WRITER, ago, environment, form, get, keys, new_log, post, until};
 use events::Environment;
 use http::{Request, StatusCode};
 use indexer::api::{Generation, RateLimits};
 use indexer::check_data::check_data;
 use serde_json::{Map, Value, json};
+
+use crate::common::{
+    BASE, Flow, READER, SEARCH, Seen, WRITER, ago, environment, form, get, keys, new_log, post, until,
+};
 
 fn check_contexts() -> Vec<(String, Value)> {
     check_data().contexts.into_iter().collect()
@@ -570,7 +569,7 @@ async fn answers_are_as_the_description_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn current_generation_refuses_what_is_gone() {
     let dir = tempfile::tempdir().unwrap();
-    let flow = Flow::start_with(dir.path(), new_log(), common::config(), Generation::Current);
+    let flow = Flow::start_with(dir.path(), new_log(), crate::common::config(), Generation::Current);
     assert_eq!(flow.post(SEARCH, &json!({"sort": "ts"})).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(flow.get(&format!("{BASE}/context-attributes/plan")).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(flow.get(&format!("{BASE}/context-attributes/plan?filter=kind+equals+user")).await.0, StatusCode::OK);

@@ -1,14 +1,8 @@
 //! What outlives the machine: copies of shards on an object store, and the owners that come after.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::path::Path as FilePath;
 use std::sync::Arc;
 
-use common::store::{CopyStore, Fault, SeenManifest};
-use common::{Flow, PARTITIONS, Seen, ago, config, new_log, place, until, until_async, user, whole_answer};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
 use events::Offset;
@@ -16,6 +10,9 @@ use indexer::{Beyond, Config, SnapshotStore};
 use object_store::path::Path;
 use runtime::{Clock, DurationText};
 use serde_json::json;
+
+use crate::common::store::{CopyStore, Fault, SeenManifest};
+use crate::common::{Flow, PARTITIONS, Seen, ago, config, new_log, place, until, until_async, user, whole_answer};
 
 fn quick() -> Config {
     Config { snapshot_interval: DurationText::millis(30), ..config() }
@@ -153,7 +150,8 @@ async fn only_new_files_are_uploaded_and_idle_shards_cost_nothing() {
     let (first, first_files) = (store.newest(0).await.unwrap(), store.files_put());
     flow.see(&users(50..51, "gold")).await;
     copied(&flow, &store).await;
-    let second = store.manifests(u32::from(common::partition_of(&user(50, "gold", 100)) == 1)).await.pop().unwrap();
+    let second =
+        store.manifests(u32::from(crate::common::partition_of(&user(50, "gold", 100)) == 1)).await.pop().unwrap();
     assert_eq!(store.puts_max(), 1, "no file was written twice");
     let added = store.files_put() - first_files;
     assert!(added > 0 && added <= 7, "{added} files for a segment of one context");
@@ -545,7 +543,7 @@ fn newest_plans(rounds: usize) -> Vec<(String, String)> {
     for round in 0..rounds {
         for n in 0..12 {
             let seen = user((round * 7 + n) % 200, "", 0);
-            if common::partition_of(&seen) == 0 {
+            if crate::common::partition_of(&seen) == 0 {
                 plans.insert(seen.key, format!("plan {round}"));
             }
         }

@@ -4,15 +4,9 @@
 //! A seed decides what is done; threads decide when, so a seed tells what to look at, not what happens to the step.
 //! `TIDEGATE_SNAPSHOT_SEED` runs one alone.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use common::store::{CopyStore, Fault};
-use common::{Flow, PARTITIONS, append, config, new_log, place, until_async, user};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
 use events::Offset;
@@ -20,6 +14,9 @@ use indexer::{Beyond, Config, SnapshotStore};
 use runtime::DurationText;
 use serde_json::json;
 use tempfile::TempDir;
+
+use crate::common::store::{CopyStore, Fault};
+use crate::common::{Flow, PARTITIONS, append, config, new_log, place, until_async, user};
 
 const SEEDS: u64 = 12;
 const STEPS: usize = 60;
@@ -166,7 +163,7 @@ impl World {
     async fn expect(&self, flow: &Flow, seed: u64) {
         let found = async || {
             let question = json!({"filter": "n exists true", "limit": 50});
-            let (_, answer) = flow.post(common::SEARCH, &question).await;
+            let (_, answer) = flow.post(crate::common::SEARCH, &question).await;
             let items = answer["items"].as_array().cloned().unwrap_or_default();
             let state = |item: &serde_json::Value| {
                 let context = &item["context"];

@@ -1,14 +1,8 @@
 //! Searches ordered by an attribute against plain sorting, page by page.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
-use common::random::context;
-use common::{BASE, Flow, SEARCH, Seen, ago, config, environment, keys, new_log};
 use http::StatusCode;
 use indexer::api::Generation;
 use indexer::attribute::AttributePath;
@@ -16,6 +10,9 @@ use indexer::filter::{Filter, Subject, fold_case};
 use indexer::{Ask as _, AttributeSort, Config, Ranking, SearchRequest, Sort};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+
+use crate::common::random::context;
+use crate::common::{BASE, Flow, SEARCH, Seen, ago, config, environment, keys, new_log};
 
 type Object = Map<String, Value>;
 

@@ -1,17 +1,14 @@
 //! What indexing and searching cost. Run by hand:
 //! `cargo test --release -p indexer --test speed -- --ignored --nocapture`.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::{Flow, Seen, ago, environment, new_log};
 use indexer::attribute::AttributePath;
 use indexer::filter::Subject;
 use indexer::{Ask as _, Filter, SearchRequest, Sort};
 use serde_json::json;
+
+use crate::common::{Flow, Seen, ago, environment, new_log};
 
 const CONTEXTS: usize = 200_000;
 

@@ -1,15 +1,8 @@
 //! What outlives the log: states in a table, and the index that comes back from it.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use common::store::CopyStore;
-use common::table::FakeTable;
-use common::{Flow, PARTITIONS, SEARCH, Seen, ago, config, new_log, place, post, until, user, whole_answer};
 use eventlog::LogReader as _;
 use eventlog::memory::MemoryLog;
 use http::StatusCode;
@@ -17,7 +10,13 @@ use indexer::api::Generation;
 use indexer::table::StateTable;
 use indexer::{Beyond, SnapshotStore};
 use runtime::DurationText;
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::common::store::CopyStore;
+use crate::common::table::FakeTable;
+use crate::common::{
+    Flow, PARTITIONS, SEARCH, Seen, ago, config, new_log, place, post, pretend_format, until, user, whole_answer,
+};
 
 fn start(dir: &std::path::Path, log: MemoryLog, table: &Arc<FakeTable>) -> Flow {
     let config = indexer::Config { table_interval: DurationText::millis(20), ..config() };
@@ -97,18 +96,6 @@ async fn lost_index_comes_back_whole_though_the_log_has_forgotten() {
     flow.stop().await;
 }
 
-/// Writes into the commits of all shards that they are of the format before.
-fn make_older(dir: &std::path::Path) {
-    for partition in 0..PARTITIONS {
-        let path = dir.join(partition.to_string()).join("meta.json");
-        let mut meta: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
-        let mut payload: Value = serde_json::from_str(meta["payload"].as_str().unwrap()).unwrap();
-        payload["format"] = (payload["format"].as_u64().unwrap() - 1).into();
-        meta["payload"] = payload.to_string().into();
-        std::fs::write(&path, meta.to_string()).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn index_of_an_older_format_comes_back_from_the_table() {
     let (dir, table, flow) = filled().await;
@@ -117,7 +104,7 @@ async fn index_of_an_older_format_comes_back_from_the_table() {
     let before = whole_answer(&flow).await;
     let log = flow.log.clone();
     flow.stop().await;
-    make_older(dir.path());
+    pretend_format(dir.path(), 3);
     let flow = start(dir.path(), log, &table);
     until(|| !flow.indexer.is_rebuilding()).await;
     flow.caught_up().await;
@@ -130,10 +117,13 @@ async fn index_of_an_older_format_comes_back_from_the_table() {
 async fn what_was_deleted_stays_so_in_an_index_made_again() {
     let (dir, table, flow) = filled().await;
     for path in ["/context-instances/org%3Alagoa%3Auser%3Au001", "/context-instances/user%3Au007"] {
-        assert_eq!(flow.call(common::delete(&format!("{}{path}", common::BASE))).await.0, StatusCode::NO_CONTENT);
+        assert_eq!(
+            flow.call(crate::common::delete(&format!("{}{path}", crate::common::BASE))).await.0,
+            StatusCode::NO_CONTENT
+        );
     }
     let user_path = "/api/v2/users/shop/prod/u005";
-    assert_eq!(flow.call(common::delete(user_path)).await.0, StatusCode::NO_CONTENT);
+    assert_eq!(flow.call(crate::common::delete(user_path)).await.0, StatusCode::NO_CONTENT);
     covered(&flow).await;
     forget(&flow.log);
     let before = whole_answer(&flow).await;
@@ -255,7 +245,7 @@ async fn copy_that_the_log_has_left_behind_gives_way_to_the_table() {
     for partition in 0..PARTITIONS {
         let end = flow.log.bounds(place(partition)).await.unwrap().end.0;
         let is_copied = async || copies.newest(partition).await.is_some_and(|newest| newest.next() == Some(end));
-        common::until_async(is_copied).await;
+        crate::common::until_async(is_copied).await;
     }
     copies.set_away(true);
     let many: Vec<_> = (0..10).map(|n| user(n, "after the copy", 10)).collect();

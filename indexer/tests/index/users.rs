@@ -1,12 +1,9 @@
 //! Legacy users: lists, searches, single users, deleting.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
-use common::{Flow, Seen, ago, delete, new_log};
 use http::StatusCode;
 use serde_json::{Value, json};
+
+use crate::common::{Flow, Seen, ago, delete, new_log};
 
 const LIST: &str = "/api/v2/users/shop/prod";
 const SEARCH: &str = "/api/v2/user-search/shop/prod";

@@ -1,15 +1,12 @@
 //! Look-ups of values against plain counting, over several segments, with changed and vanished values.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{Flow, Seen, ago, environment, new_log};
 use indexer::Ask as _;
 use indexer::attribute::AttributePath;
 use serde_json::{Value, json};
+
+use crate::common::{Flow, Seen, ago, environment, new_log};
 
 /// Few tags that many contexts have, and many that one has.
 fn tag(number: usize) -> String {

@@ -1,13 +1,7 @@
 //! Look-ups narrowed by a filter against plain counting over the contexts that match.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::collections::{BTreeMap, BTreeSet};
 
-use common::random::{NAMES, context, filter};
-use common::{BASE, Flow, Seen, ago, config, environment, form, new_log};
 use http::StatusCode;
 use indexer::api::Generation;
 use indexer::attribute::{AttributePath, walk};
@@ -17,6 +11,9 @@ use indexer::{Ask as _, Config, Within};
 use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Map, Value, json};
+
+use crate::common::random::{NAMES, context, filter};
+use crate::common::{BASE, Flow, Seen, ago, config, environment, form, new_log};
 
 type Object = Map<String, Value>;
 
@@ -183,7 +180,7 @@ async fn values_beyond_the_bound_are_estimated() {
             form(&format!("kind equals user{filter}")),
             form(with)
         );
-        let (status, headers, answer) = flow.call_whole(common::get(&path)).await;
+        let (status, headers, answer) = flow.call_whole(crate::common::get(&path)).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         assert_eq!(answer["isPartial"] == true, headers.contains_key("x-tidegate-index"), "{answer}");
         answer

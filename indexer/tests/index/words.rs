@@ -1,16 +1,13 @@
 //! Text search: `q` with its typing mistakes, parts of texts, and the budget of a search.
 
-#![allow(clippy::unwrap_used)]
-
-mod common;
-
 use std::time::Instant;
 
-use common::{Flow, SEARCH, Seen, ago, config, new_log, post};
 use http::StatusCode;
 use indexer::Config;
 use indexer::api::Generation;
 use serde_json::{Value, json};
+
+use crate::common::{Flow, SEARCH, Seen, ago, config, new_log, post};
 
 async fn with(contexts: &[Value]) -> (tempfile::TempDir, Flow) {
     let dir = tempfile::tempdir().unwrap();
