@@ -51,6 +51,9 @@ pub const FORMAT: u32 = 4;
 /// Directories from this version on can be searched meanwhile. In 3, orders by an attribute take a list for a single value.
 const OLDEST_SEARCHED: u32 = 3;
 
+/// Terms and record of a usual context fit into this without growing.
+const DOCUMENT_BYTES: usize = 4096;
+
 /// Names of the files that are not a segment's, as Tantivy gives them.
 pub const META_FILE: &str = "meta.json";
 pub const MANAGED_FILE: &str = ".managed.json";
@@ -567,7 +570,7 @@ impl ShardWriter {
     /// Writes a state with the next commit. `is_stored`: an older state of it is in the index.
     pub fn put(&mut self, environment: &EnvironmentPrefix, record: &ContextRecord, is_stored: bool) -> Result<()> {
         let fields = self.reader.fields;
-        let mut document = TantivyDocument::default();
+        let mut document = TantivyDocument::with_capacity(DOCUMENT_BYTES);
         if is_stored {
             self.writer.delete_term(Term::from_field_bytes(fields.terms, &record.identity(environment)));
         }

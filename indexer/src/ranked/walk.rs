@@ -23,8 +23,15 @@ use crate::scan::{Budget, Postings, prefix_end};
 use crate::terms::{EnvironmentPrefix, Tag, exists, family, split_text};
 use crate::{Error, Result};
 
-/// Matches of one kind in one segment whose records are read rather than the values of the attribute.
-const FEW: usize = 256;
+/// How many matches of one kind in one segment have their records read, rather than the values of the attribute walked through,
+/// if `contexts` have a value at all. A record costs what some 70 values do, and a walk for a page of 20 passes about
+/// `contexts * 20 / matches` values, so both cost the same at a root of `contexts`.
+fn few(contexts: u32) -> usize {
+    f64::from(contexts / 3).sqrt() as usize
+}
+
+const FEW_MIN: usize = 8;
+const FEW_MAX: usize = 512;
 
 /// What all segments of a search have in common.
 pub struct Walk<'a> {
@@ -107,13 +114,17 @@ impl Walk<'_> {
 
     /// Matches of a kind that have a single value, if they are few; None: they are many.
     fn scalars(&self, kind: &str, segment: &mut Segment<'_>) -> tantivy::Result<Option<Vec<DocId>>> {
-        let mut few = Vec::new();
+        let mut infos = Vec::new();
         for how in exists::SCALARS {
-            let Some(info) = segment.info(&self.environment.exists(kind, &self.pointer, how))? else { continue };
+            infos.extend(segment.info(&self.environment.exists(kind, &self.pointer, how))?);
+        }
+        let few_max = few(infos.iter().map(|info| info.doc_freq).sum()).clamp(FEW_MIN, FEW_MAX);
+        let mut few = Vec::new();
+        for info in infos {
             let mut postings = segment.index.read_block_postings_from_terminfo(&info, super::BASIC)?;
             while !postings.docs().is_empty() && self.budget.take() {
                 few.extend(postings.docs().iter().filter(|document| segment.matches.documents.contains(**document)));
-                if few.len() > FEW {
+                if few.len() > few_max {
                     return Ok(None);
                 }
                 postings.advance();
@@ -173,18 +184,31 @@ impl Walk<'_> {
             _ => None,
         });
         let reached = reached.map(|text| [start.as_slice(), &text].concat());
-        let mut range = segment.index.terms().range();
-        if self.by.is_descending {
+        let (from, end) = match reached {
             // A text ends with 00 01 or, if it was cut, with 00 02.
-            let end = reached.map(|reached| [reached.as_slice(), &[0, 3]].concat()).or_else(|| prefix_end(&start));
-            range = range.ge(&start).backward();
-            range = end.iter().fold(range, |range, end| range.lt(end));
+            Some(reached) if self.by.is_descending => (start.clone(), Some([reached.as_slice(), &[0, 3]].concat())),
+            reached => (reached.unwrap_or_else(|| start.clone()), prefix_end(&start)),
+        };
+        let range = || {
+            let range = segment.index.terms().range().ge(&from);
+            end.iter().fold(range, |range, end| range.lt(end))
+        };
+        // The end of the way down: a stream that goes backward does not end at its lower bound, but looks for another term
+        // within its bounds as far as the dictionary reaches.
+        let mut last = None;
+        let mut stream = if self.by.is_descending {
+            let mut upward = range().into_stream()?;
+            if !upward.advance() {
+                return Ok(());
+            }
+            last = Some(upward.key().to_vec());
+            range().backward().into_stream()?
         } else {
-            range = range.ge(reached.as_ref().unwrap_or(&start));
-            range = prefix_end(&start).iter().fold(range, |range, end| range.lt(end));
-        }
-        let mut stream = range.into_stream()?;
-        while stream.advance() && self.budget.take() {
+            range().into_stream()?
+        };
+        let mut is_last = false;
+        while !is_last && stream.advance() && self.budget.take() {
+            is_last = last.as_deref() == Some(stream.key());
             let Some((text, rest)) = split_text(&stream.key()[start.len()..]) else { continue };
             let key = self.by.open_text(text);
             if best.is_beyond(&key) {
