@@ -8,7 +8,7 @@ use base64::Engine;
 use super::*;
 
 fn folder() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/sdk")
+    "../tests/fixtures/sdk".into()
 }
 
 struct Request {
