@@ -64,6 +64,8 @@ const DISCARD_PAUSE: Duration = Duration::from_millis(10);
 
 /// Term of documents that are no listed contexts, so that they can be counted out.
 pub const UNLISTED: &[u8] = b"unlisted";
+/// No document has this term.
+const NOTHING: &[u8] = b"nothing";
 /// Term of documents that say what is erased: where it is missing, nothing needs to be asked of any context.
 const ERASURES: &[u8] = b"erasures";
 
@@ -550,6 +552,10 @@ impl ShardWriter {
         remove_leftovers(path, &index)?;
         let reader = ShardReader::open(&index, fields)?;
         let opened = Self { path: path.to_owned(), writer, reader, index, terms: DistinctTerms::default() };
+        // The first stamp after an opening is that of the last commit again. A merge that begins before the next commit takes a
+        // removal with this stamp for done in segments that the last commit removed something from: what was removed would be
+        // there again. So the first removal is of nothing.
+        opened.remove_with(NOTHING);
         opened.merge_by_policy();
         Ok(opened)
     }
@@ -766,4 +772,77 @@ pub fn files_of(segment: &SegmentMeta) -> impl Iterator<Item = PathBuf> {
 pub fn size_bytes(path: &Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(path) else { return 0 };
     entries.filter_map(|entry| entry.ok()?.metadata().ok()).map(|metadata| metadata.len()).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use events::Environment;
+    use serde_json::value::RawValue;
+
+    use super::*;
+
+    fn record(key: &str, plan: &str) -> ContextRecord {
+        let context = format!(r#"{{"kind":"user","key":"{key}","plan":"{plan}"}}"#);
+        ContextRecord {
+            project: "default".into(),
+            environment: "dev".into(),
+            kind: "user".into(),
+            key: key.into(),
+            context: RawValue::from_string(context).unwrap(),
+            anonymous: false,
+            last_seen: 1,
+            attributes_at: 1,
+            content: 0,
+            applications: vec![(String::new(), 1)],
+            alone: Vec::new(),
+        }
+    }
+
+    fn position(next: i64) -> Position {
+        Position { format: FORMAT, topic_id: "t".into(), next, received_at: 1, is_partial: false }
+    }
+
+    /// The first context that is replaced after an opening, while segments merge that the last commit has removed from.
+    #[test]
+    fn replaced_context_does_not_come_back_with_a_merge() {
+        let prefix = EnvironmentPrefix::new(&Environment::new("default", "dev"));
+        let dir = tempfile::tempdir().unwrap();
+        let budget = ShardBudget {
+            writer_threads: 1,
+            writer_bytes_per_thread: 16 << 20,
+            pending_bytes: 1 << 20,
+            seen_entries: 100,
+            environment_contexts: None,
+        };
+        let opened = || {
+            let writer = open(dir.path(), budget).unwrap().writer;
+            writer.writer.set_merge_policy(Box::new(NoMergePolicy));
+            writer
+        };
+        let mut writer = opened();
+        for key in ["a", "b"] {
+            writer.put(&prefix, &record(key, "old"), false).unwrap();
+        }
+        writer.commit(&position(1)).unwrap();
+        for key in ["c", "d", "e", "f"] {
+            writer.put(&prefix, &record(key, "old"), false).unwrap();
+        }
+        writer.put(&prefix, &record("b", "new"), true).unwrap();
+        writer.commit(&position(2)).unwrap();
+        writer.close().unwrap();
+        for key in ["a", "c"] {
+            let mut writer = opened();
+            writer.put(&prefix, &record(key, "new"), true).unwrap();
+            let merge = writer.begin_merge(MergeScope::All).unwrap();
+            merge.unwrap().ended.wait().unwrap();
+            writer.commit(&position(3)).unwrap();
+            let reader = writer.reader().clone();
+            let searcher = reader.searcher();
+            assert_eq!(searcher.num_docs(), 6, "{key}");
+            let term = prefix.identity("user", key);
+            assert_eq!(reader.count_with(&searcher, &term).unwrap(), 1);
+            assert_eq!(reader.find(&term).unwrap().unwrap().parsed()["plan"], "new");
+            writer.close().unwrap();
+        }
+    }
 }
