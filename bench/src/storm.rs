@@ -1,9 +1,10 @@
 //! More than a server can take: payloads arrive at a fixed rate, whatever becomes of those before them.
 //!
-//! The clients come from many addresses of this machine. Half of them behave like SDKs: they keep connections, wait 3, 5 or 15 s for an answer (Go, Node, Python), and
-//! after a refusal or a broken connection try once more under the same payload id, one second later. The others are rude:
-//! a new connection for each try, up to four tries without a pause, one second of patience; some hang up in the middle of
-//! a body or without waiting for the answer. An arrival for which no client is free is not sent; it is counted.
+//! The clients come from many addresses of this machine. Half of them behave like SDKs: they keep connections, wait 3, 5 or
+//! 15 s for an answer (Go, Node, Python), and after a refusal or a broken connection try once more under the same payload id,
+//! one second later. The others are rude: a new connection for each try, up to four tries without a pause, one second of
+//! patience; some hang up in the middle of a body or without waiting for the answer. An arrival for which no client is free is
+//! not sent; it is counted.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -1,5 +1,5 @@
 //! What indexing and searching cost. Run by hand:
-//! `cargo test --release -p indexer --test speed -- --ignored --nocapture`.
+//! `cargo test --release -p indexer --test index speed -- --ignored --nocapture`.
 
 use std::time::{Duration, Instant};
 
