@@ -38,9 +38,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Longest time of one question, and how many may be asked at once: each blocks a thread.
 const QUESTION_TIME: Duration = Duration::from_secs(5);
 const QUESTIONS_MAX: usize = 4;
-/// A broker that has just become leader may know a smaller end for a moment. How often it is asked again.
-const SHRUNK_LOOKS: usize = 10;
-const SHRUNK_STEP: Duration = Duration::from_millis(200);
+/// A partition whose leader changes has none for a moment, and one that has just become leader may know a smaller end. How
+/// often the brokers are asked again.
+const LEADER_LOOKS: usize = 10;
+const LEADER_STEP: Duration = Duration::from_millis(200);
 
 type LogConsumer = Arc<BaseConsumer<Callbacks>>;
 
@@ -197,10 +198,10 @@ impl Reader {
                 return Ok(OffsetRange::new(start.min(end), end));
             }
             looks += 1;
-            if looks > SHRUNK_LOOKS {
+            if looks > LEADER_LOOKS {
                 return Err(Error::Shrunk { topic_partition, known, found: end });
             }
-            self.clock.wait(SHRUNK_STEP).await;
+            self.clock.wait(LEADER_STEP).await;
         }
     }
 
@@ -214,24 +215,48 @@ impl Reader {
 
     pub async fn offset_at(&self, topic_partition: TopicPartition, time: UnixMicros) -> Result<Offset> {
         self.state.check(topic_partition.topic)?;
-        let (name, partition) = self.place(topic_partition);
         // The brokers know milliseconds: the first that is not before `time`. Negative ones have other meanings there.
         let millis = time.0.saturating_add(999).div_euclid(1000).max(0);
-        let asked =
-            self.ask(format!("asking for the first record of {topic_partition} since a time"), move |consumer| {
-                let mut times = TopicPartitionList::new();
-                times.add_partition_offset(&name, partition, rdkafka::Offset::Offset(millis))?;
-                let found = consumer.offsets_for_times(times, QUESTION_TIME)?;
-                let found =
-                    found.find_partition(&name, partition).ok_or(KafkaError::OffsetFetch(Code::UnknownPartition))?;
-                found.error()?;
-                Ok(found.offset())
-            });
-        match asked.await? {
-            rdkafka::Offset::Offset(offset) => Ok(Offset(offset)),
-            // Nothing is that young.
-            _ => Ok(self.bounds(topic_partition).await?.end),
+        let mut looks = 0;
+        loop {
+            match self.first_since(topic_partition, millis).await? {
+                Since::At(offset) => return Ok(offset),
+                Since::Nothing => return Ok(self.bounds(topic_partition).await?.end),
+                Since::NoLeader(reason) if looks == LEADER_LOOKS => {
+                    let action = format!("asking for the first record of {topic_partition} since a time");
+                    return Err(Error::Kafka { action, reason });
+                }
+                Since::NoLeader(_) => {
+                    looks += 1;
+                    self.clock.wait(LEADER_STEP).await;
+                }
+            }
         }
+    }
+
+    async fn first_since(&self, topic_partition: TopicPartition, millis: i64) -> Result<Since> {
+        let (name, partition) = self.place(topic_partition);
+        let asked = format!("asking for the first record of {topic_partition} since a time");
+        let asked = self.ask(asked, move |consumer| {
+            let mut times = TopicPartitionList::new();
+            times.add_partition_offset(&name, partition, rdkafka::Offset::Offset(millis))?;
+            let found = consumer.offsets_for_times(times, QUESTION_TIME);
+            let found = found.and_then(|found| {
+                let found = found.find_partition(&name, partition);
+                let found = found.ok_or(KafkaError::OffsetFetch(Code::UnknownPartition))?;
+                found.error().map(|()| found.offset())
+            });
+            match found {
+                Ok(rdkafka::Offset::Offset(offset)) => Ok(Since::At(Offset(offset))),
+                Ok(_) => Ok(Since::Nothing),
+                // librdkafka asks others again itself, but not for this.
+                Err(error) if error.rdkafka_error_code().is_some_and(is_without_leader) => {
+                    Ok(Since::NoLeader(error.to_string()))
+                }
+                Err(error) => Err(error),
+            }
+        });
+        asked.await
     }
 
     fn place(&self, topic_partition: TopicPartition) -> (String, i32) {
@@ -258,6 +283,18 @@ impl Reader {
         let answer = answer.await.map_err(|_| Error::Closed)?;
         answer.map_err(|error| Error::Kafka { action, reason: error.to_string() })
     }
+}
+
+/// What the brokers say of the first record since a time.
+enum Since {
+    At(Offset),
+    /// All are older.
+    Nothing,
+    NoLeader(String),
+}
+
+fn is_without_leader(code: Code) -> bool {
+    matches!(code, Code::NotLeaderForPartition | Code::LeaderNotAvailable | Code::FencedLeaderEpoch)
 }
 
 impl Lane {

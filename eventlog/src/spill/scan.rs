@@ -7,10 +7,12 @@ use events::{Offset, TopicPartition};
 use runtime::UnixMicros;
 
 use crate::traced::TracedLog;
-use crate::{RecordId, Result};
+use crate::{Error, RecordId, Result};
 
 const FETCH_BYTES: usize = 4 << 20;
 const FETCH_WAIT: Duration = Duration::from_secs(1);
+/// How often a log may say that it has nothing where it holds records.
+const EMPTY_MAX: u32 = 5;
 /// How far the clocks of broker and program may differ, where there is no place to begin at.
 const CLOCKS_APART: Duration = Duration::from_secs(600);
 
@@ -44,10 +46,18 @@ pub(super) async fn find(
     }
     next = next.max(held.start);
     let mut wanted: HashMap<RecordId, bool> = sought.iter().map(|sought| (sought.id, false)).collect();
+    let mut empty = 0;
     while next < held.end {
         let records = log.fetch(topic_partition, next, FETCH_BYTES, FETCH_WAIT).await?;
-        let Some(last) = records.last() else { break };
-        next = last.offset.next();
+        let Some(last) = records.last() else {
+            empty += 1;
+            if empty > EMPTY_MAX {
+                let action = format!("looking for records in {topic_partition}, which holds {held}");
+                return Err(Error::Kafka { action, reason: format!("nothing came from offset {next} on") });
+            }
+            continue;
+        };
+        (empty, next) = (0, last.offset.next());
         for id in records.iter().filter_map(|record| record.id) {
             wanted.entry(id).and_modify(|is_there| *is_there = true);
         }
