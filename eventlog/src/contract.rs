@@ -1,16 +1,18 @@
-//! What every log promises, held against all three of them: in memory, embedded, on Kafka.
+//! What every log promises, held against all of them: in memory, embedded, on Kafka, and one with a spill before it.
 
 mod cases;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use events::{Offset, Topic, TopicPartition};
-use runtime::{Clock, Runtime};
+use runtime::{ByteSize, Clock, Runtime};
 use tempfile::TempDir;
 
 use crate::embedded::EmbeddedLog;
 use crate::kafka::{KafkaLog, tests as brokers};
 use crate::memory::MemoryLog;
+use crate::spill::{LocalStore, Settings, SpillLog};
 use crate::{AppendRecord, Config, LogReader, LogWriter, Result};
 
 const EVENTS: TopicPartition = TopicPartition::new(Topic::Events, 0);
@@ -44,9 +46,18 @@ impl Log {
         Self::new(log, None)
     }
 
+    async fn spilling() -> Self {
+        let (dir, runtime) = (TempDir::new().unwrap(), Runtime::system());
+        let log = Arc::new(MemoryLog::new(runtime.clock.clone(), [2, 1, 1], "contract"));
+        let store = Arc::new(LocalStore::open(dir.path(), ByteSize::mib(64), &config(), &runtime).unwrap());
+        let settings = Settings::new(Duration::from_secs(10), config().pending_bytes_max.0);
+        let writer = SpillLog::open(log.clone(), store, settings, &runtime).await.unwrap();
+        Self { writer: Arc::new(writer), reader: log, _dir: Some(dir) }
+    }
+
     async fn append(&self, topic_partition: TopicPartition, frame: &[u8]) -> Result<Offset> {
         let frame = bytes::Bytes::copy_from_slice(frame);
-        self.writer.append(vec![AppendRecord { topic_partition, frame }]).await.map(|offsets| offsets[0])
+        self.writer.append(vec![AppendRecord::new(topic_partition, frame)]).await.map(|offsets| offsets[0])
     }
 }
 
@@ -71,7 +82,7 @@ macro_rules! hold {
     (@one $log:ident ($($case:ident)*)) => { hold!($log: $($case)*;); };
 }
 
-hold!(in_memory, embedded, on_kafka | (
+hold!(in_memory, embedded, on_kafka, spilling | (
     offsets_are_consecutive_per_partition
     fetch_waits_for_the_first_record
     fetch_gives_up_in_time
