@@ -40,6 +40,7 @@ pub fn head() -> PayloadHead {
         schema_version: Some(4),
         unsummarized: false,
         schema_header_present: true,
+        trace: None,
         path: "/bulk".into(),
         headers: hyper::HeaderMap::new(),
     }

@@ -243,7 +243,7 @@ fn records(made: &[Made], seen_at: i64) -> anyhow::Result<Vec<AppendRecord>> {
         ];
         let batch = SightingsBatch::new(RecordBatch::try_new(schema, columns)?)?;
         let frame = frame::encode(&LogBatch::Sightings(batch))?;
-        records.push(AppendRecord { topic_partition: TopicPartition::new(Topic::Contexts, partition), frame });
+        records.push(AppendRecord::new(TopicPartition::new(Topic::Contexts, partition), frame));
     }
     Ok(records)
 }

@@ -237,6 +237,7 @@ impl PartitionReader {
         if let Some(first) = records.first() {
             self.waiting_since.get_or_insert(first.appended_at);
         }
+        records.iter().for_each(|record| record.tell(crate::LOG_READER, self.topic_partition));
         self.fetched = records.into();
     }
 

@@ -242,7 +242,7 @@ impl World {
     }
 
     pub async fn append_bytes(&self, topic_partition: TopicPartition, frame: Bytes) {
-        self.log.append(vec![AppendRecord { topic_partition, frame }]).await.unwrap();
+        self.log.append(vec![AppendRecord::new(topic_partition, frame)]).await.unwrap();
     }
 
     pub async fn events(&self, topic_partition: TopicPartition, payloads: &[Payload]) {

@@ -133,7 +133,7 @@ async fn backlog_is_landed_and_merged_within_the_budget() {
         }
         let topic_partition = TopicPartition::new(Topic::Events, 0);
         let frame = frame::encode(&batch).expect("a batch encodes");
-        log.append(vec![AppendRecord { topic_partition, frame }]).await.expect("memory takes it");
+        log.append(vec![AppendRecord::new(topic_partition, frame)]).await.expect("memory takes it");
     }
     assert!(decoded as u64 > 3 * budget.bytes(), "the backlog has only {decoded} bytes");
 

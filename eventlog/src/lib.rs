@@ -30,11 +30,13 @@ pub mod memory;
 pub mod metrics;
 pub mod spill;
 pub mod traced;
+pub mod traceparent;
 
 pub use assignment::{Assigner, Assignment};
 pub use config::Config;
 pub use error::{Error, Result};
 pub use traced::{RecordId, TracedLog};
+pub use traceparent::TraceParent;
 
 use std::time::Duration;
 
@@ -42,7 +44,15 @@ use std::time::Duration;
 #[derive(Clone, Debug)]
 pub struct AppendRecord {
     pub topic_partition: TopicPartition,
+    /// Whose request this is for, if that is traced.
+    pub trace: Option<TraceParent>,
     pub frame: Bytes,
+}
+
+impl AppendRecord {
+    pub fn new(topic_partition: TopicPartition, frame: Bytes) -> Self {
+        Self { topic_partition, trace: None, frame }
+    }
 }
 
 /// One record read.
@@ -53,7 +63,19 @@ pub struct FetchedRecord {
     pub appended_at: UnixMicros,
     /// Name of the record, if its writer gave it one and the log keeps names.
     pub id: Option<RecordId>,
+    /// Whose request it was for, if that was traced and the log keeps this.
+    pub trace: Option<TraceParent>,
     pub frame: Bytes,
+}
+
+impl FetchedRecord {
+    /// Tells who follows a trace that `reader` has the record. One line under the target `tidegate::record`, at level debug.
+    pub fn tell(&self, reader: &str, topic_partition: TopicPartition) {
+        if let Some(trace) = self.trace {
+            let (partition, offset) = (topic_partition.partition.0, self.offset.0);
+            tracing::debug!(target: "tidegate::record", reader, topic = %topic_partition.topic, partition, offset, %trace, "record read");
+        }
+    }
 }
 
 /// What a log says of its ability to take records now.

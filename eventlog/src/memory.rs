@@ -14,6 +14,7 @@ use runtime::{Clock, UnixMicros};
 use tokio::sync::Notify;
 
 use crate::traced::{Fate, Fates, RecordId, TracedLog, TracedRecord};
+use crate::traceparent::TraceParent;
 use crate::{AppendRecord, Error, FetchedRecord, LogReader, LogWriter, Result, WriterHealth};
 
 /// What becomes of the next appends.
@@ -47,6 +48,7 @@ struct State {
 struct Kept {
     appended_at: UnixMicros,
     id: Option<RecordId>,
+    trace: Option<TraceParent>,
     frame: Bytes,
 }
 
@@ -115,7 +117,8 @@ impl MemoryLog {
         for (id, taken_at, record) in records {
             let held = state.records.entry(record.topic_partition).or_default();
             offsets.push(held.range().end);
-            held.records.push(Kept { appended_at: taken_at.unwrap_or(now), id, frame: record.frame });
+            let AppendRecord { trace, frame, .. } = record;
+            held.records.push(Kept { appended_at: taken_at.unwrap_or(now), id, trace, frame });
         }
         drop(state);
         self.0.appended.notify_waiters();
@@ -137,8 +140,8 @@ impl MemoryLog {
                 break;
             }
             let offset = Offset(held.first + index as i64);
-            let Kept { appended_at, id, ref frame } = *kept;
-            fetched.push(FetchedRecord { offset, appended_at, id, frame: frame.clone() });
+            let Kept { appended_at, id, trace, ref frame } = *kept;
+            fetched.push(FetchedRecord { offset, appended_at, id, trace, frame: frame.clone() });
         }
         Ok(fetched)
     }
@@ -243,7 +246,7 @@ mod tests {
     const EVENTS: TopicPartition = TopicPartition::new(Topic::Events, 0);
 
     fn record(byte: u8) -> AppendRecord {
-        AppendRecord { topic_partition: EVENTS, frame: Bytes::from(vec![byte; 10]) }
+        AppendRecord::new(EVENTS, Bytes::from(vec![byte; 10]))
     }
 
     fn log() -> MemoryLog {

@@ -366,6 +366,7 @@ impl ShardTask {
             }
             Err(error) => return Err(error.into()),
         };
+        fetched.iter().for_each(|record| record.tell(crate::LOG_READER, self.topic_partition()));
         let is_idle = fetched.is_empty();
         let covered = self.open.as_ref().map_or(0, |open| open.covered);
         let mut fresh = fetched.iter().filter(|record| record.offset.0 >= covered);

@@ -46,7 +46,7 @@ pub async fn append(log: &dyn LogWriter, environment: &Environment, wishes: &[Wi
         let hash = context_hash(environment, &wish.kind, &wish.key);
         let partition = (hash % u64::from(log.partitions(Topic::Contexts))) as u32;
         let frame = frame_of(row_of(environment, wish, now))?;
-        records.push(AppendRecord { topic_partition: TopicPartition::new(Topic::Contexts, partition), frame });
+        records.push(AppendRecord::new(TopicPartition::new(Topic::Contexts, partition), frame));
     }
     log.append(records).await?;
     Ok(())
@@ -67,7 +67,7 @@ pub async fn append_erasures(log: &dyn LogWriter, contexts: &ErasedContexts, now
         let frame = frame_of(erasures(contexts, some, now))?;
         let record = |partition| {
             let topic_partition = TopicPartition::new(Topic::Contexts, partition);
-            AppendRecord { topic_partition, frame: frame.clone() }
+            AppendRecord::new(topic_partition, frame.clone())
         };
         let offsets = log.append((0..partitions).map(record).collect()).await?;
         ends.iter_mut().zip(offsets).for_each(|(end, offset)| *end = offset.0 + 1);

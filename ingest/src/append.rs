@@ -14,9 +14,9 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use eventlog::{AppendRecord, LogWriter};
+use eventlog::{AppendRecord, LogWriter, TraceParent};
 use parking_lot::Mutex;
-use runtime::{Clock, ErrorKind};
+use runtime::{Clock, Entropy, ErrorKind};
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio::time::Instant;
 
@@ -111,12 +111,21 @@ pub(crate) struct Members {
     /// Payloads in all open batches, and how many of these are ours.
     open: Arc<AtomicUsize>,
     counted: usize,
+    trace: Option<TraceParent>,
 }
 
 impl Members {
     pub fn new(held: Held, open: Arc<AtomicUsize>) -> Self {
         let claims = Vec::with_capacity(MEMBERS_EXPECTED);
-        Self { batch: Arc::default(), tally: Tally::default(), claims, held, shares: Vec::new(), open, counted: 0 }
+        let (batch, tally, shares) = (Arc::default(), Tally::default(), Vec::new());
+        Self { batch, tally, claims, held, shares, open, counted: 0, trace: None }
+    }
+
+    /// A record can follow one trace: the first one that is sampled, else the first one.
+    pub fn follow(&mut self, trace: TraceParent) {
+        if self.trace.is_none_or(|followed| trace.is_sampled() && !followed.is_sampled()) {
+            self.trace = Some(trace);
+        }
     }
 
     /// `verdict`: what becomes of the claim if the batch is stored.
@@ -190,6 +199,7 @@ pub(crate) struct Appender {
     pub recent: RecentContexts,
     pub metrics: Arc<Metrics>,
     pub clock: Clock,
+    pub entropy: Entropy,
     pub hold_max: Duration,
     pub append_timeout: Duration,
     /// Whether the last batch failed; failures are reported when they begin and end, not once per batch.
@@ -204,11 +214,13 @@ impl Appender {
     ///
     /// None if that cannot be done: the members are then told, and the rows are not to be used again.
     pub fn encode(&self, sealed: SealedBatch) -> Option<(EncodedBatch, OpenRows)> {
-        let SealedBatch { mut rows, members } = sealed;
+        let SealedBatch { mut rows, mut members } = sealed;
         let begun = self.clock.instant();
         let encoded = heavy::run(members.bytes(), || catch_unwind(AssertUnwindSafe(|| rows.encode())));
         match encoded.unwrap_or_else(|_| Err(eventlog::Error::Frame("encoding a batch panicked".into()))) {
-            Ok(records) => {
+            Ok(mut records) => {
+                members.trace = members.trace.map(|trace| trace.child(self.entropy.next_u64()));
+                records.iter_mut().for_each(|record| record.trace = members.trace);
                 let sighted = rows.take_sighted();
                 rows.clear();
                 Some((EncodedBatch { records, sighted, members, begun }, rows))
@@ -281,6 +293,7 @@ impl Appender {
             dead_letters = tally.dead_letters.iter().sum::<u32>(),
             bytes,
             took_us = took.as_micros() as u64,
+            trace = members.trace.map(tracing::field::display),
             "batch stored"
         );
     }

@@ -129,6 +129,7 @@ impl Batcher {
             recent: RecentContexts::new(config.sighting_contexts_max, config.sighting_refresh.get()),
             metrics,
             clock: runtime.clock.clone(),
+            entropy: runtime.entropy.clone(),
             hold_max: config.hold_max.get(),
             append_timeout: config.append_timeout.get(),
             failing: AtomicBool::new(false),
@@ -220,6 +221,9 @@ impl Batcher {
             if answer == Answer::ACCEPTED { Verdict::Stored } else { Verdict::Refused(Arc::new(answer.clone())) };
         let begins = lane.open.is_none();
         let members = lane.open.get_or_insert_with(|| Members::new(shared.room.hold(), shared.open.clone()));
+        if let Some(trace) = head.trace {
+            members.follow(trace);
+        }
         members.join(&tally, claim.map(|claim| (claim, verdict)), held, share);
         let batch = members.batch.clone();
         if begins {

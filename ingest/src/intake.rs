@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use eventlog::{LogWriter, WriterHealth};
+use eventlog::{LogWriter, TraceParent, WriterHealth};
 use events::{DeadLetterReason, EnvironmentConfig, Source, Topic};
 use http::header::EXPECT;
 use http::request::Parts;
@@ -211,7 +211,7 @@ impl Ingest {
     {
         let Visit { endpoint, verb, access, cors, begun } = visit;
         let (parts, body) = request.into_parts();
-        let mut trace = Trace { endpoint, begun, environment: None, bytes: 0, events: 0 };
+        let mut trace = Trace { endpoint, begun, environment: None, parent: None, bytes: 0, events: 0 };
         if let Access::Granted(known) = &access {
             trace.environment = Some(known.clone());
         }
@@ -290,6 +290,7 @@ impl Ingest {
             path,
             parts.headers,
         );
+        trace.parent = head.trace;
         let received = match read {
             Ok(packed) if packed.is_empty() => {
                 self.metrics.empty_bodies.inc();
@@ -450,6 +451,7 @@ struct Trace {
     endpoint: Endpoint,
     begun: Instant,
     environment: Option<Arc<KnownEnvironment>>,
+    parent: Option<TraceParent>,
     bytes: usize,
     events: u64,
 }
@@ -465,6 +467,7 @@ impl Trace {
             bytes = self.bytes,
             events = self.events,
             took_us = self.begun.elapsed().as_micros() as u64,
+            trace = self.parent.map(tracing::field::display),
             "request"
         );
     }

@@ -4,6 +4,7 @@
 //! writes beside the rows of the body. Every header is looked at once, in one pass; none is required (event protocol,
 //! section 4), and one that makes no sense is treated as absent.
 
+use eventlog::TraceParent;
 use events::{Environment, Source, limits};
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::{HeaderMap, HeaderValue};
@@ -30,6 +31,8 @@ pub struct PayloadHead {
     /// The header `X-LaunchDarkly-Unsummarized` was present, whatever its value.
     pub unsummarized: bool,
     pub schema_header_present: bool,
+    /// Of a request that is traced by its sender or by a proxy.
+    pub trace: Option<TraceParent>,
     /// Path of the request; in the pixel's case without its query.
     pub path: Box<str>,
     /// As received, without credentials. Rendered for dead letters only.
@@ -64,6 +67,7 @@ impl PayloadHead {
             schema_version: None,
             unsummarized: false,
             schema_header_present: false,
+            trace: None,
             path: path.into(),
             headers,
         };
@@ -88,6 +92,7 @@ impl PayloadHead {
                 }
                 "x-launchdarkly-unsummarized" => self.unsummarized = true,
                 "x-launchdarkly-wrapper" => self.wrapper = text(value).map(Into::into),
+                TraceParent::HEADER => self.trace = text(value).and_then(TraceParent::parse),
                 "x-launchdarkly-instance-id" => self.instance_id = text(value).map(Into::into),
                 "x-launchdarkly-tags" => {
                     (self.application_id, self.application_version) = text(value).map(tags).unwrap_or_default();

@@ -96,7 +96,7 @@ impl OpenRows {
         let mut records = Vec::new();
         let mut add = |topic, partition, record: RecordWriter| -> eventlog::Result<()> {
             let topic_partition = TopicPartition::new(topic, partition);
-            records.push(AppendRecord { topic_partition, frame: record.finish()? });
+            records.push(AppendRecord::new(topic_partition, record.finish()?));
             Ok(())
         };
         for (partition, open) in (0..).zip(&self.events) {

@@ -4,8 +4,10 @@ What is killed or recreated has a broker of its own, behind a proxy; the rest sh
 """
 
 import contextlib
+import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import time
@@ -18,7 +20,7 @@ from harness.load import Load
 from harness.metrics import metric
 from harness.payloads import custom
 from harness.process import binary, clean_environment
-from harness.services import Broker, kafka_settings, kafka_topics, shared_broker
+from harness.services import Broker, kafka_settings, kafka_tool, kafka_topics, shared_broker
 from harness.waiting import wait_equal, wait_until
 from harness.wire import Wire
 
@@ -83,6 +85,34 @@ def test_recorded_requests_reach_table_and_index(serve, on_kafka):
     state = server.pipeline()["log"]
     assert state["kind"] == "kafka" and len(state["partitions"]) == 5
     assert sum(partition["next"] for partition in state["partitions"]) == metric(server, "tidegate_log_appended_records_total")
+
+
+def test_traced_request_is_followed_into_table_and_index(serve, on_kafka):
+    """A proxy before us traces a request: its record has the trace, and so have the lines of all who touch it."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    levels = ",".join(f"tidegate::{target}=debug" for target in ("request", "batch", "record"))
+    server = serve(settings=on_kafka, wrapper=["env", f"TIDEGATE_LOG=info,{levels}", "TIDEGATE_LOG_FORMAT=json"])
+    headers = {"Authorization": server.sdk_key, "traceparent": f"00-{trace}-{span}-01"}
+    assert server.post("/bulk", users([1]), headers).status == 202
+    wait_equal(lambda: len(server.found()), 1, what="contexts found")
+
+    def told():
+        lines = [json.loads(line) for line in server.output if trace in line]
+        return {(line["target"], line.get("reader"), line.get("topic")) for line in lines}
+
+    steps = {
+        ("tidegate::request", None, None),
+        ("tidegate::batch", None, None),
+        ("tidegate::record", "compactor", "events"),
+        ("tidegate::record", "indexer", "contexts"),
+    }
+    wait_equal(lambda: steps - told(), set(), what="steps without a line")
+    # As a stranger reads the record.
+    topic = on_kafka["kafka"]["topic_prefix"] + "events"
+    words = ["--topic", topic, "--from-beginning", "--max-messages", "1", "--property", "print.headers=true"]
+    shown = kafka_tool("consumer.ConsoleConsumer", shared_broker(), *words)
+    found = re.search(rf"traceparent:00-{trace}-([0-9a-f]{{16}})-01", shown)
+    assert found and found[1] != span, shown[:500]
 
 
 def test_restart_goes_on_where_it_was(serve, on_kafka):

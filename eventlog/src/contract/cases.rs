@@ -14,7 +14,7 @@ const NO_TIME: Duration = Duration::ZERO;
 const MUCH_TIME: Duration = Duration::from_secs(60);
 
 fn record(topic_partition: TopicPartition, frame: &[u8]) -> AppendRecord {
-    AppendRecord { topic_partition, frame: Bytes::copy_from_slice(frame) }
+    AppendRecord::new(topic_partition, Bytes::copy_from_slice(frame))
 }
 
 fn frames(records: &[FetchedRecord]) -> Vec<&[u8]> {

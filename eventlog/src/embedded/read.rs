@@ -182,7 +182,7 @@ fn check(entry: &Bytes, topic_partition: TopicPartition, offset: Offset) -> std:
         let (held, at) = (header.topic_partition, header.offset);
         return Err(format!("offset {at} of {held} where offset {offset} of {topic_partition} was expected"));
     }
-    Ok(FetchedRecord { offset, appended_at: header.appended_at, id: None, frame })
+    Ok(FetchedRecord { offset, appended_at: header.appended_at, id: None, trace: None, frame })
 }
 
 fn end_of(mark: Mark) -> u64 {

@@ -142,6 +142,7 @@ fn record(message: &BorrowedMessage<'_>) -> FetchedRecord {
         offset: Offset(message.offset()),
         appended_at: taken_at.flatten().unwrap_or_else(broker_time),
         id,
+        trace: trace::parent_of(message),
         frame: Bytes::copy_from_slice(message.payload().unwrap_or_default()),
     }
 }

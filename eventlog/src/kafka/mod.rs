@@ -281,9 +281,9 @@ impl LogWriter for KafkaLog {
 
 impl TracedLog for KafkaLog {
     fn send(&self, records: Vec<TracedRecord>) -> Result<Fates> {
-        let traces: Vec<_> = records.iter().map(trace::encode).collect();
+        let names: Vec<_> = records.iter().map(trace::encode).collect();
         let records: Vec<_> = records.into_iter().map(|traced| traced.record).collect();
-        self.writer.send(&records, &traces)
+        self.writer.send(&records, &names)
     }
 
     fn end_seen(&self, topic_partition: TopicPartition) -> Offset {

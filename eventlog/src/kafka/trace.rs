@@ -1,4 +1,6 @@
-//! The header of a message that names its record.
+//! Headers of a message: the name of its record, and the trace of a request in it.
+//!
+//! Header `traceparent`: [`TraceParent`] as text, as whoever follows traces expects it. Only on records with a traced request.
 //!
 //! Header `tidegate-record`, little-endian. A message without it, or with one that is of another length, has no name.
 //!
@@ -13,6 +15,7 @@
 use rdkafka::message::{BorrowedMessage, Headers, Message};
 use runtime::UnixMicros;
 
+use crate::TraceParent;
 use crate::traced::{RecordId, TracedRecord};
 
 pub(super) const HEADER: &str = "tidegate-record";
@@ -41,6 +44,12 @@ pub(super) fn of(message: &BorrowedMessage<'_>) -> Option<(RecordId, Option<Unix
     header.value.and_then(decode)
 }
 
+pub(super) fn parent_of(message: &BorrowedMessage<'_>) -> Option<TraceParent> {
+    let headers = message.headers()?;
+    let header = headers.iter().find(|header| header.key == TraceParent::HEADER)?;
+    TraceParent::parse(std::str::from_utf8(header.value?).ok()?)
+}
+
 #[cfg(test)]
 mod tests {
     use bytes::Bytes;
@@ -51,7 +60,7 @@ mod tests {
 
     #[test]
     fn header_reads_back_and_others_name_nothing() {
-        let record = AppendRecord { topic_partition: TopicPartition::new(Topic::Events, 0), frame: Bytes::new() };
+        let record = AppendRecord::new(TopicPartition::new(Topic::Events, 0), Bytes::new());
         let id = RecordId([7; 16]);
         for taken_at in [None, Some(UnixMicros(-5))] {
             let value = encode(&TracedRecord { id, taken_at, record: record.clone() });

@@ -40,7 +40,7 @@ use super::native;
 use super::state::State;
 use super::trace;
 use crate::traced::{Fate, Fates};
-use crate::{AppendRecord, Error, Result};
+use crate::{AppendRecord, Error, Result, TraceParent};
 
 /// Called by the producer's thread.
 pub(super) struct Deliveries {
@@ -173,11 +173,11 @@ impl Writer {
         })
     }
 
-    /// Hands records to the producer, each with the trace at its place in `traces`, if there is one.
+    /// Hands records to the producer, each with the name at its place in `names`, if there is one.
     ///
     /// # Errors
     /// As `append`, for what is refused at once.
-    pub fn send(&self, records: &[AppendRecord], traces: &[Vec<u8>]) -> Result<Fates> {
+    pub fn send(&self, records: &[AppendRecord], names: &[Vec<u8>]) -> Result<Fates> {
         // An unknown partition is the caller's mistake and stops the caller.
         records.iter().for_each(|record| self.state.assert_known(record.topic_partition));
         if self.is_closed.load(Ordering::Acquire) {
@@ -199,7 +199,7 @@ impl Writer {
             match &refused {
                 // What follows would come after a gap.
                 Some(error) => report.settle(Fate::Absent(Error::clone(error))),
-                None => refused = self.send_one(&producer, record, traces.get(index), report),
+                None => refused = self.send_one(&producer, record, names.get(index), report),
             }
         }
         Ok(outcome)
@@ -210,16 +210,15 @@ impl Writer {
         &self,
         producer: &RecordProducer,
         record: &AppendRecord,
-        trace: Option<&Vec<u8>>,
+        name: Option<&Vec<u8>>,
         report: Report,
     ) -> Option<Error> {
         let TopicPartition { topic, partition } = record.topic_partition;
         let mut message = BaseRecord::<(), [u8], _>::with_opaque_to(self.state.names.of(topic), Box::new(report))
             .partition(partition.0 as i32)
             .payload(&record.frame[..]);
-        if let Some(trace) = trace {
-            let header = Header { key: trace::HEADER, value: Some(trace) };
-            message = message.headers(OwnedHeaders::new_with_capacity(1).insert(header));
+        if name.is_some() || record.trace.is_some() {
+            message = message.headers(headers(name, record.trace));
         }
         let (error, message) = producer.send(message).err()?;
         let report = message.delivery_opaque;
@@ -264,6 +263,17 @@ impl Writer {
     pub fn is_closed(&self) -> bool {
         self.is_closed.load(Ordering::Acquire)
     }
+}
+
+fn headers(name: Option<&Vec<u8>>, parent: Option<TraceParent>) -> OwnedHeaders {
+    let mut headers = OwnedHeaders::new_with_capacity(2);
+    if let Some(name) = name {
+        headers = headers.insert(Header { key: trace::HEADER, value: Some(name) });
+    }
+    if let Some(parent) = parent {
+        headers = headers.insert(Header { key: TraceParent::HEADER, value: Some(&parent.to_string()) });
+    }
+    headers
 }
 
 fn start(

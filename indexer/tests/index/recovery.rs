@@ -191,7 +191,7 @@ async fn unreadable_record_is_passed_over() {
     let flow = Flow::start(dir.path(), new_log());
     for partition in 0..PARTITIONS {
         let topic_partition = TopicPartition::new(Topic::Contexts, partition);
-        flow.log.append(vec![AppendRecord { topic_partition, frame: Bytes::from_static(b"no frame") }]).await.unwrap();
+        flow.log.append(vec![AppendRecord::new(topic_partition, Bytes::from_static(b"no frame"))]).await.unwrap();
     }
     flow.see(&contexts(5)).await;
     assert_eq!(flow.indexer.status().contexts, 5);

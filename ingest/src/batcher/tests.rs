@@ -4,8 +4,8 @@ use std::sync::atomic::AtomicUsize;
 
 use bytes::Bytes;
 use eventlog::memory::MemoryLog;
-use eventlog::{AppendRecord, WriterHealth};
-use events::{Environment, Offset};
+use eventlog::{AppendRecord, LogReader, TraceParent, WriterHealth};
+use events::{Environment, Offset, TopicPartition};
 use futures::future::BoxFuture;
 use runtime::Clock;
 
@@ -66,6 +66,49 @@ async fn appends(callers: usize) -> Vec<usize> {
         assert!(ticket.await);
     }
     log.1.lock().clone()
+}
+
+/// The trace that each record of one batch has, by the traces of the requests in it.
+async fn followed(parents: &[&str]) -> Vec<Option<TraceParent>> {
+    let memory = MemoryLog::new(Clock::system(), [1, 1, 1], "test");
+    let runtime = Runtime::system();
+    let metrics = Arc::new(Metrics::new(&runtime.telemetry));
+    let room = Room::new(1 << 20);
+    let callers = Arc::new(AtomicUsize::new(parents.len()));
+    let batcher = Batcher::new(&Config::default(), Arc::new(memory.clone()), &runtime, metrics, room.clone(), callers);
+    let mut tickets = Vec::new();
+    for parent in parents {
+        let headers: &[(&'static str, &str)] = if parent.is_empty() { &[] } else { &[("traceparent", parent)] };
+        let payload = UnpackedPayload { head: crate::payload::tests::head(headers), ..summary(10, &room) };
+        tickets.push(batcher.join(payload).await.unwrap().ticket.unwrap());
+    }
+    for ticket in tickets {
+        assert!(ticket.await);
+    }
+    let place = TopicPartition::new(Topic::Events, 0);
+    let records = memory.fetch(place, Offset(0), usize::MAX, Duration::ZERO).await.unwrap();
+    records.iter().map(|record| record.trace).collect()
+}
+
+#[tokio::test]
+async fn record_follows_the_first_sampled_request_in_it() {
+    let one = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00";
+    let sampled = "00-1bf7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let later = "00-2cf7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    assert_eq!(followed(&["", ""]).await, [None]);
+    for (parents, expected) in [
+        (["", one], one),
+        (["no trace", one], one),
+        ([one, sampled], sampled),
+        ([sampled, later], sampled),
+        ([sampled, one], sampled),
+    ] {
+        let traces = followed(&parents).await;
+        let [Some(trace)] = traces[..] else { panic!("{traces:?}") };
+        let (parent, span) = (TraceParent::parse(expected).unwrap(), &expected[36..52]);
+        assert_eq!(trace.to_string()[..36], expected[..36], "{parents:?}");
+        assert_ne!(trace, parent, "the record is a span of its own, not {span}");
+    }
 }
 
 #[tokio::test]

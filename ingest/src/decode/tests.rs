@@ -62,6 +62,7 @@ impl Bench {
             schema_version: Some(4),
             unsummarized: false,
             schema_header_present: true,
+            trace: None,
             path: "/bulk".into(),
             headers: http::HeaderMap::new(),
         };

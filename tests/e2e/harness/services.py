@@ -115,12 +115,16 @@ class Broker(Service):
         return kafka_settings(self.address, prefix, **librdkafka)
 
 
-def kafka_topics(brokers, *words):
-    """Runs Kafka's own tool for topics."""
-    tool = ["tool", "org.apache.kafka.tools.TopicCommand", "--bootstrap-server", brokers]
-    done = subprocess.run([SCRIPTS / "kafka.sh", *tool, *words], capture_output=True, text=True, timeout=120)
+def kafka_tool(name, brokers, *words):
+    """Runs one of Kafka's own tools, named by its class, and returns what it prints."""
+    command = [SCRIPTS / "kafka.sh", "tool", f"org.apache.kafka.tools.{name}", "--bootstrap-server", brokers, *words]
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
+
+
+def kafka_topics(brokers, *words):
+    return kafka_tool("TopicCommand", brokers, *words)
 
 
 class Bucket(Service):

@@ -177,7 +177,7 @@ impl Stage {
                 Disturbance::Poison { partition } => {
                     let topic_partition = TopicPartition::new(Topic::Events, partition);
                     let frame = Bytes::from_static(b"nobody can read this");
-                    self.log.write("poison", vec![AppendRecord { topic_partition, frame }]).await.ok();
+                    self.log.write("poison", vec![AppendRecord::new(topic_partition, frame)]).await.ok();
                 }
                 // Contexts stay: a lost index is made again from the start of their topic.
                 Disturbance::Trim => self.log.trim(&[(compactor::LOG_READER, &compactor::TOPICS)]),

@@ -14,7 +14,7 @@ async fn measure(callers: usize, frame_bytes: usize, seconds: u64) {
             let frame = Bytes::from(vec![number as u8; frame_bytes]);
             let topic_partition = ALL[number % 2];
             while started.elapsed() < Duration::from_secs(seconds) {
-                log.append(vec![AppendRecord { topic_partition, frame: frame.clone() }]).await.unwrap();
+                log.append(vec![AppendRecord::new(topic_partition, frame.clone())]).await.unwrap();
             }
         })
     });
@@ -52,8 +52,7 @@ async fn measure_start() {
     let log = open(&dir);
     let frame = Bytes::from(vec![1; 64 << 10]);
     while log.bytes() < 1 << 30 {
-        let calls = (0..64)
-            .map(|number| log.append(vec![AppendRecord { topic_partition: ALL[number % 4], frame: frame.clone() }]));
+        let calls = (0..64).map(|number| log.append(vec![AppendRecord::new(ALL[number % 4], frame.clone())]));
         futures::future::try_join_all(calls).await.unwrap();
     }
     drop(log);

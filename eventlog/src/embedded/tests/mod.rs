@@ -47,7 +47,7 @@ fn refusal(dir: &Path, config: &Config) -> String {
 }
 
 fn record(topic_partition: TopicPartition, frame: &[u8]) -> AppendRecord {
-    AppendRecord { topic_partition, frame: Bytes::copy_from_slice(frame) }
+    AppendRecord::new(topic_partition, Bytes::copy_from_slice(frame))
 }
 
 async fn append(log: &EmbeddedLog, topic_partition: TopicPartition, frame: &[u8]) -> Result<Offset> {

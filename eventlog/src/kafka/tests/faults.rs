@@ -6,6 +6,7 @@ use runtime::{ByteSize, ErrorKind};
 
 use super::broker::Broker;
 use super::*;
+use crate::{RecordId, TraceParent};
 
 fn is_ready(log: &KafkaLog) -> bool {
     log.health() == WriterHealth::Ready
@@ -94,6 +95,26 @@ async fn what_retention_removed_is_told_with_what_is_held() {
     assert_eq!(log.fetch(EVENTS, Offset(2), 100, Duration::ZERO).await.unwrap()[0].frame, "c");
 }
 
+/// What a broker that came back without its disk would say. A record that the log was seen to have counts as one that was
+/// acknowledged.
+#[tokio::test]
+async fn log_that_ends_before_what_was_acknowledged_has_shrunk() {
+    let log = open(&config(), &log_config()).await.unwrap();
+    append(&log, EVENTS, b"a").await.unwrap();
+    log.state.saw_end(EVENTS, Offset(3));
+    let error = log.bounds(EVENTS).await.unwrap_err();
+    assert!(matches!(error, Error::Shrunk { known: Offset(3), found: Offset(1), .. }), "{error}");
+    assert_eq!(error.kind(), ErrorKind::Fatal);
+    assert!(error.to_string().contains("acknowledged records are gone"), "{error}");
+    // A leader that has not caught up with what others acknowledged says so too, for a moment.
+    let (bounds, appended) = tokio::join!(log.bounds(EVENTS), async {
+        append(&log, EVENTS, b"b").await?;
+        append(&log, EVENTS, b"c").await
+    });
+    assert_eq!(appended.unwrap(), Offset(2));
+    assert_eq!(bounds.unwrap(), OffsetRange::new(Offset(0), Offset(3)));
+}
+
 #[tokio::test]
 async fn bounds_of_records_and_of_what_is_pending_are_reached() {
     let config = Config { record_bytes_max: ByteSize::mib(1), ..config() };
@@ -117,6 +138,23 @@ async fn producer_that_has_given_up_is_replaced() {
     log.writer.stop_producer_for_good();
     assert_eq!(append(&log, EVENTS, b"b").await.unwrap(), Offset(1));
     assert!(is_ready(&log));
+}
+
+#[tokio::test]
+async fn trace_of_a_record_travels_with_it() {
+    let log = open(&config(), &log_config()).await.unwrap();
+    let trace = TraceParent::parse("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+    let traced = AppendRecord { trace, ..record(EVENTS, b"a") };
+    log.append(vec![traced.clone(), record(EVENTS, b"b")]).await.unwrap();
+    let named = TracedRecord { id: RecordId([7; 16]), taken_at: None, record: traced };
+    log.send(vec![named]).unwrap().await.unwrap();
+    let mut read = Vec::new();
+    while read.len() < 3 {
+        let next = Offset(read.len() as i64);
+        let records = log.fetch(EVENTS, next, 1000, Duration::from_secs(10)).await.unwrap();
+        read.extend(records.into_iter().map(|record| (record.id, record.trace)));
+    }
+    assert_eq!(read, [(None, trace), (None, None), (Some(RecordId([7; 16])), trace)]);
 }
 
 #[tokio::test]

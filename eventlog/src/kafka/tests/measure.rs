@@ -23,7 +23,7 @@ async fn measure(callers: usize, frame_bytes: usize, codec: &str) {
             let mut took = Vec::new();
             while began.elapsed() < Duration::from_secs(3) {
                 let begun = Instant::now();
-                log.append(vec![AppendRecord { topic_partition, frame: frame.clone() }]).await.unwrap();
+                log.append(vec![AppendRecord::new(topic_partition, frame.clone())]).await.unwrap();
                 took.push(begun.elapsed());
             }
             took
@@ -78,7 +78,7 @@ async fn measure_rest() {
     let log = open(&config(), &log_config()).await.unwrap();
     let frame = bytes::Bytes::from(packed(64 << 10));
     for _ in 0..100 {
-        log.append(vec![AppendRecord { topic_partition: EVENTS, frame: frame.clone() }]).await.unwrap();
+        log.append(vec![AppendRecord::new(EVENTS, frame.clone())]).await.unwrap();
     }
     // One partition with a full queue, the others with a reader that waits.
     log.fetch(EVENTS, Offset(0), 1, Duration::from_secs(10)).await.unwrap();

@@ -3,6 +3,7 @@
 mod broker;
 mod faults;
 mod group;
+mod leaders;
 mod measure;
 mod topics;
 
@@ -38,7 +39,7 @@ pub(crate) async fn open(config: &Config, log: &crate::Config) -> Result<Arc<Kaf
 }
 
 fn record(topic_partition: TopicPartition, frame: &[u8]) -> AppendRecord {
-    AppendRecord { topic_partition, frame: bytes::Bytes::copy_from_slice(frame) }
+    AppendRecord::new(topic_partition, bytes::Bytes::copy_from_slice(frame))
 }
 
 async fn append(log: &KafkaLog, topic_partition: TopicPartition, frame: &[u8]) -> Result<Offset> {

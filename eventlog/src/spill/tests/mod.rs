@@ -23,7 +23,7 @@ fn settings() -> Settings {
 
 /// A record that is told from all others by a number.
 fn record(topic_partition: TopicPartition, number: u32) -> AppendRecord {
-    AppendRecord { topic_partition, frame: Bytes::copy_from_slice(&number.to_le_bytes()) }
+    AppendRecord::new(topic_partition, Bytes::copy_from_slice(&number.to_le_bytes()))
 }
 
 /// A log in memory and the spill before it, which both outlive the process.

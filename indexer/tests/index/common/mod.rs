@@ -264,7 +264,7 @@ pub async fn append(log: &MemoryLog, seen: &[Seen]) {
         let of_partition: Vec<_> = seen.iter().filter(|seen| partition_of(seen) == partition).cloned().collect();
         if !of_partition.is_empty() {
             let frame = frame::encode(&LogBatch::Sightings(SightingsBatch::new(rows(&of_partition)).unwrap())).unwrap();
-            log.append(vec![AppendRecord { topic_partition: place(partition), frame }]).await.unwrap();
+            log.append(vec![AppendRecord::new(place(partition), frame)]).await.unwrap();
         }
     }
 }
