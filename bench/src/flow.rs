@@ -9,7 +9,7 @@ use clap::Args;
 use crate::bodies::{self, Body};
 use crate::freshness::{self, Freshness};
 use crate::lake::{Table, folder_bytes};
-use crate::server::{Server, Settings, load, load_command, report_of};
+use crate::server::{Load, Server, Settings, load, load_command, report_of};
 
 /// Longest time for a stage to catch up.
 const CATCH_UP_MAX: Duration = Duration::from_secs(600);
@@ -64,7 +64,7 @@ pub fn run(args: &FlowArgs) -> anyhow::Result<()> {
 fn stages(args: &FlowArgs, body: &Body, events: f64, data: &Path) -> anyhow::Result<f64> {
     let server = Server::tidegate(&args.tidegate, data, false, false)?;
     let before = server.core_time()?;
-    load(&server, "python", args.connections, args.requests, true)?;
+    load(&server, &Load::varied("python", args.connections, args.requests))?;
     let ingest = Cost { stage: "ingest", used: server.core_time()? - before, peak_mib: server.peak_mib()? };
     server.stop()?;
     let log_bytes = folder_bytes(&data.join("log"))?;

@@ -52,6 +52,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (mut report, elapsed) = runtime.block_on(send(args))?;
     report.latencies_us.sort_unstable();
+    report.since_due_us.sort_unstable();
     if let Some(path) = &args.acknowledged {
         append_lines(path, &report.acknowledged)?;
     }
@@ -62,6 +63,7 @@ pub fn run(args: &LoadArgs) -> anyhow::Result<()> {
             "refused": report.answers.iter().filter(|(status, _)| **status != 202).map(|(_, count)| count).sum::<u64>(),
             "broken": report.broken, "answers": report.answers, "elapsedMillis": elapsed.as_millis() as u64,
             "p50Micros": percentile(&report.latencies_us, 50.0), "p99Micros": percentile(&report.latencies_us, 99.0),
+            "p99SinceDueMicros": percentile(&report.since_due_us, 99.0),
         })
     );
     Ok(())
@@ -88,6 +90,8 @@ struct Report {
     answers: BTreeMap<u16, u64>,
     broken: u64,
     latencies_us: Vec<u32>,
+    /// From the time that a request was due, at a rate: with all connections waiting for answers it was sent later.
+    since_due_us: Vec<u32>,
     acknowledged: Vec<String>,
 }
 
@@ -107,6 +111,7 @@ async fn send(args: &LoadArgs) -> anyhow::Result<(Report, Duration)> {
         part.answers.iter().for_each(|(status, count)| *report.answers.entry(*status).or_default() += count);
         report.broken += part.broken;
         report.latencies_us.extend(part.latencies_us);
+        report.since_due_us.extend(part.since_due_us);
         report.acknowledged.extend(part.acknowledged);
     }
     Ok((report, plan.started.elapsed()))
@@ -121,14 +126,19 @@ struct Plan {
 }
 
 impl Plan {
-    /// The next request's number, at its time; none when all are sent.
-    async fn next(&self) -> Option<usize> {
+    /// The next request's number, and when it was due, at that time; none when all are sent.
+    async fn next(&self) -> Option<(usize, Instant)> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        if let Some(rate) = self.args.rate {
-            let due = self.started + Duration::from_secs_f64(number as f64 / rate);
-            tokio::time::sleep_until(due.into()).await;
-        }
-        (number < self.args.requests && self.started.elapsed().as_secs_f64() < self.args.seconds).then_some(number)
+        let due = match self.args.rate {
+            None => Instant::now(),
+            Some(rate) => {
+                let due = self.started + Duration::from_secs_f64(number as f64 / rate);
+                tokio::time::sleep_until(due.into()).await;
+                due
+            }
+        };
+        let goes_on = number < self.args.requests && self.started.elapsed().as_secs_f64() < self.args.seconds;
+        goes_on.then_some((number, due))
     }
 }
 
@@ -136,7 +146,7 @@ async fn connection(plan: Arc<Plan>) -> Report {
     let mut report = Report::default();
     let mut request = plan.template.bytes.clone();
     let mut open: Option<Connection> = None;
-    while let Some(number) = plan.next().await {
+    while let Some((number, due)) = plan.next().await {
         let id = plan.template.fill(&mut request, plan.run ^ number as u128, number).to_owned();
         let sent = Instant::now();
         let status = async {
@@ -150,6 +160,7 @@ async fn connection(plan: Arc<Plan>) -> Report {
         };
         let status = status.await;
         report.latencies_us.push(sent.elapsed().as_micros() as u32);
+        report.since_due_us.push(due.elapsed().as_micros() as u32);
         match &status {
             Ok(status) => *report.answers.entry(*status).or_default() += 1,
             Err(_) => report.broken += 1,

@@ -45,17 +45,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Durable ingest beside a bare hyper server that reads the body and answers.
-    Ingest {
-        #[arg(long, default_value_t = 64)]
-        connections: usize,
-        /// Requests per case and round.
-        #[arg(long, default_value_t = 40_000)]
-        requests: usize,
-        /// Rounds; the bare server and Tidegate take turns.
-        #[arg(long, default_value_t = 3)]
-        rounds: usize,
-    },
+    /// Durable ingest beside a bare hyper server that reads the body and answers; with --kafka also on a log on Kafka.
+    Ingest(durable_ingest::IngestArgs),
     /// The whole flow: cost of each stage, bytes, and the time from 202 to queryable.
     Flow(flow::FlowArgs),
     /// Ten times the load that the machine can take: goodput, memory, and what the table has afterwards.
@@ -75,9 +66,15 @@ enum Command {
     /// A bare hyper server: reads the body, answers 202.
     #[command(hide = true)]
     Bare { listen: SocketAddr },
-    /// The endpoint and the embedded log alone.
+    /// The endpoint and a log alone.
     #[command(hide = true)]
-    Durable { listen: SocketAddr, data_dir: PathBuf },
+    Durable {
+        listen: SocketAddr,
+        data_dir: PathBuf,
+        /// Brokers of a log on Kafka; without it the log is the embedded one.
+        #[arg(long)]
+        kafka: Option<String>,
+    },
     /// Sends recorded bodies to a running server.
     Load(load::LoadArgs),
     /// Sends more of them than a server can take.
@@ -87,7 +84,7 @@ enum Command {
 
 fn main() -> anyhow::Result<()> {
     match Args::parse().command {
-        Command::Ingest { connections, requests, rounds } => durable_ingest::run(connections, requests, rounds),
+        Command::Ingest(args) => durable_ingest::run(&args),
         Command::Flow(args) => flow::run(&args),
         Command::Overload(args) => overload::run(&args),
         Command::Soak(args) => soak::run(&args),
@@ -98,7 +95,7 @@ fn main() -> anyhow::Result<()> {
             Ok(())
         }
         Command::Bare { listen } => bare::run(listen),
-        Command::Durable { listen, data_dir } => durable::run(listen, &data_dir),
+        Command::Durable { listen, data_dir, kafka } => durable::run(listen, &data_dir, kafka.as_deref()),
         Command::Search(args) => search::run(&args),
         Command::Takeover(args) => takeover::run(&args),
         Command::Load(args) => load::run(&args),

@@ -20,10 +20,14 @@ const SEARCH: &str = "/api/v2/projects/default/environments/dev/contexts/search"
 /// How a server differs from one with the default settings.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
+    /// Subcommand of the part of the pipeline that it is; without it all of them (`serve`).
+    pub task: Option<&'static str>,
     /// Lines of TOML for the section `[compactor]`.
     pub compactor: String,
     /// Lines of TOML for the section `[indexer]`.
     pub indexer: String,
+    /// More sections, as TOML.
+    pub sections: String,
     /// Cores that the process may use, as `taskset` takes them; without it all.
     pub cores: Option<String>,
 }
@@ -40,9 +44,11 @@ impl Server {
         Self::this_program(Command::new(std::env::current_exe()?).args(["bare", "127.0.0.1:0"]))
     }
 
-    /// Endpoint and embedded log alone: this program again.
-    pub fn durable(data_dir: &Path) -> anyhow::Result<Self> {
-        Self::this_program(Command::new(std::env::current_exe()?).args(["durable", "127.0.0.1:0"]).arg(data_dir))
+    /// Endpoint and log alone: this program again. The log is the embedded one, or on the given brokers.
+    pub fn durable(data_dir: &Path, kafka: Option<&str>) -> anyhow::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(["durable", "127.0.0.1:0"]).arg(data_dir);
+        Self::this_program(command.args(kafka.into_iter().flat_map(|brokers| ["--kafka", brokers])))
     }
 
     /// Starts a command that prints its address.
@@ -50,7 +56,8 @@ impl Server {
         let mut child = command.stdout(Stdio::piped()).spawn()?;
         let mut line = String::new();
         BufReader::new(child.stdout.take().context("piped")?).read_line(&mut line)?;
-        Ok(Self { child, address: line.trim().parse()? })
+        let address = line.trim().parse().context("the server ended before it listened")?;
+        Ok(Self { child, address })
     }
 
     /// `tidegate serve` on `data_dir`, with the named stages running.
@@ -60,21 +67,25 @@ impl Server {
         Self::with_settings(binary, data_dir, &settings)
     }
 
-    /// `tidegate serve` on `data_dir`, ready.
+    /// `tidegate serve`, or a part of it, on `data_dir`, ready.
     pub fn with_settings(binary: &Path, data_dir: &Path, settings: &Settings) -> anyhow::Result<Self> {
         let address: SocketAddr = free_address()?;
         let config = data_dir.with_extension("toml");
         std::fs::write(
             &config,
             format!(
-                "listen = \"{address}\"\n[compactor]\n{}\n[indexer]\n{}\n\
+                "listen = \"{address}\"\n[compactor]\n{}\n[indexer]\n{}\n{}\n\
                  [[environments]]\nproject = \"default\"\nkey = \"dev\"\nsdk_keys = [\"{SDK_KEY}\"]\n\
                  [[api_tokens]]\ntoken = \"{API_TOKEN}\"\nrole = \"writer\"\n",
-                settings.compactor, settings.indexer
+                settings.compactor, settings.indexer, settings.sections
             ),
         )?;
         let mut command = on_cores(settings.cores.as_deref(), binary);
-        command.args(["serve", "--log-level", "warn", "--config"]).arg(&config).arg("--data-dir").arg(data_dir);
+        command
+            .args([settings.task.unwrap_or("serve"), "--log-level", "warn", "--config"])
+            .arg(&config)
+            .arg("--data-dir")
+            .arg(data_dir);
         let child = command.stdout(Stdio::null()).spawn().with_context(|| format!("starting {}", binary.display()))?;
         let server = Self { child, address };
         server.wait_until(Duration::from_secs(30), || Ok(server.get("/readyz")?.0 == 200))?;
@@ -103,6 +114,13 @@ impl Server {
     /// The answer of `/api/tidegate/pipeline`.
     pub fn pipeline(&self) -> anyhow::Result<Value> {
         serde_json::from_str(&self.get("/api/tidegate/pipeline")?.1).context("pipeline answer")
+    }
+
+    /// A metric, with labels as it shows them; 0 if it is not there.
+    pub fn metric(&self, name: &str) -> anyhow::Result<f64> {
+        let text = self.get("/metrics")?.1;
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok());
+        Ok(value.unwrap_or_default())
     }
 
     /// The contexts that match a filter, 50 at most.
@@ -162,12 +180,15 @@ impl Server {
 
     /// Waits until a stage (`table`, `index`) has everything that the log holds.
     pub fn wait_caught_up(&self, stage: &str, limit: Duration) -> anyhow::Result<()> {
+        self.wait_until(limit, || self.has_caught_up(stage))
+    }
+
+    /// Whether a stage has everything that the log holds.
+    pub fn has_caught_up(&self, stage: &str) -> anyhow::Result<bool> {
         // Before its first commit a stage has not yet looked at the log and knows of no lag.
         let result = if stage == "table" { "files" } else { "contexts" };
-        self.wait_until(limit, || {
-            let pipeline = self.pipeline()?;
-            Ok(pipeline[stage]["lagRecords"] == 0 && pipeline[stage][result].as_u64().unwrap_or(0) > 0)
-        })
+        let pipeline = self.pipeline()?;
+        Ok(pipeline[stage]["lagRecords"] == 0 && pipeline[stage][result].as_u64().unwrap_or(0) > 0)
     }
 
     /// Ends the server as an operator would and waits for it.
@@ -206,16 +227,57 @@ pub fn on_cores(cores: Option<&str>, program: &Path) -> Command {
     }
 }
 
-/// Runs the load generator in a process of its own and gives its report; every request must be accepted.
-pub fn load(server: &Server, body: &str, connections: usize, requests: usize, vary: bool) -> anyhow::Result<Value> {
-    let mut command = load_command(server, None)?;
-    command.args(["--body", body, "--connections", &connections.to_string(), "--requests", &requests.to_string()]);
-    if vary {
-        command.arg("--vary");
+/// What the load generator sends.
+#[derive(Clone, Copy, Debug)]
+pub struct Load<'a> {
+    pub body: &'a str,
+    pub connections: usize,
+    pub requests: usize,
+    /// Whether each request has contexts of its own.
+    pub vary: bool,
+    /// Requests per second; without it as many as are answered.
+    pub rate: Option<f64>,
+}
+
+impl<'a> Load<'a> {
+    /// Contexts vary, and as much is sent as is answered.
+    pub fn varied(body: &'a str, connections: usize, requests: usize) -> Self {
+        Self { body, connections, requests, vary: true, rate: None }
     }
+}
+
+/// What a load came to.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Loaded {
+    /// Core-time of the server.
+    pub core_time: Duration,
+    pub elapsed: Duration,
+    /// From sending to the answer.
+    pub p50: Duration,
+    pub p99: Duration,
+    /// From the time that a request was due at the given rate: later than that it was sent when all connections waited.
+    pub p99_since_due: Duration,
+}
+
+/// Runs the load generator in a process of its own; every request must be accepted.
+pub fn load(server: &Server, load: &Load<'_>) -> anyhow::Result<Loaded> {
+    let mut command = load_command(server, None)?;
+    command.args(["--body", load.body, "--connections", &load.connections.to_string()]);
+    command.args(["--requests", &load.requests.to_string()]);
+    command.args(load.vary.then_some("--vary"));
+    command.args(load.rate.into_iter().flat_map(|rate| ["--rate".to_owned(), rate.to_string()]));
+    let before = server.core_time()?;
     let report = report_of(command)?;
+    let core_time = server.core_time()? - before;
     ensure!(report["refused"] == 0 && report["broken"] == 0, "refused or broken requests: {report}");
-    Ok(report)
+    let micros = |name: &str| Duration::from_micros(report[name].as_u64().unwrap_or_default());
+    Ok(Loaded {
+        core_time,
+        elapsed: Duration::from_millis(report["elapsedMillis"].as_u64().unwrap_or_default()),
+        p50: micros("p50Micros"),
+        p99: micros("p99Micros"),
+        p99_since_due: micros("p99SinceDueMicros"),
+    })
 }
 
 /// The load generator against `server`, to be given more arguments.

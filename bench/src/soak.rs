@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::lake::folder_bytes;
 use crate::process::{Memory, mib};
-use crate::server::{Server, Settings, load, load_command};
+use crate::server::{Load, Server, Settings, load, load_command};
 
 /// Memory may rise by this part over the second half of the run, or by [`NOISE_MIB`], and still counts as flat.
 const NOISE_SHARE: f64 = 0.05;
@@ -140,7 +140,7 @@ fn soak(args: &SoakArgs, server: &Server, data: &Path, csv: &mut std::fs::File) 
 
 /// Samples without a load, and what the threads did meanwhile.
 fn rest(args: &SoakArgs, server: &Server, data: &Path, csv: &mut std::fs::File) -> anyhow::Result<Vec<Sample>> {
-    load(server, &args.body, 8, WARM_UP, true)?;
+    load(server, &Load::varied(&args.body, 8, WARM_UP))?;
     server.wait_caught_up("table", Duration::from_secs(60))?;
     server.wait_caught_up("index", Duration::from_secs(60))?;
     // What follows a commit (merge, ledger, checkpoint) is not rest yet.

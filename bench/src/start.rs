@@ -10,7 +10,7 @@ use clap::Args;
 
 use crate::lake::folder_bytes;
 use crate::process::mib;
-use crate::server::{Server, Settings, load};
+use crate::server::{Load, Server, Settings, load};
 
 /// Requests between two looks at the size.
 const STEP_REQUESTS: usize = 20_000;
@@ -40,7 +40,7 @@ pub fn run(args: &StartArgs) -> anyhow::Result<()> {
     };
     let mut server = start()?.0;
     while mib(folder_bytes(&data)?) < args.mib {
-        load(&server, "python", CONNECTIONS, STEP_REQUESTS, true)?;
+        load(&server, &Load::varied("python", CONNECTIONS, STEP_REQUESTS))?;
     }
     let log = mib(folder_bytes(&data.join("log"))?);
     println!("data directory {:.0} MiB, {log:.0} MiB of it the log", mib(folder_bytes(&data)?));
@@ -49,7 +49,7 @@ pub fn run(args: &StartArgs) -> anyhow::Result<()> {
     for after in ["a stop in order", "kill -9 after a load"] {
         let mut took = Vec::new();
         for _ in 0..args.rounds {
-            load(&server, "python", CONNECTIONS, STEP_REQUESTS / 10, true)?;
+            load(&server, &Load::varied("python", CONNECTIONS, STEP_REQUESTS / 10))?;
             match after {
                 "a stop in order" => server.stop()?,
                 // What the load left behind is not yet in table and index.
