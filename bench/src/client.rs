@@ -122,12 +122,7 @@ impl Template {
 
     /// Writes an id, and with it other contexts, into `request`, a copy of [`Self::bytes`]. Gives the id's text.
     pub fn fill<'a>(&self, request: &'a mut [u8], id: u128, number: usize) -> &'a str {
-        for place in &self.keys {
-            let original: usize =
-                std::str::from_utf8(&self.bytes[*place..place + 4]).map_or(0, |text| text.parse().unwrap_or(0));
-            let digits = format!("{:04}", (original + number * 7) % 10_000);
-            request[*place..place + 4].copy_from_slice(digits.as_bytes());
-        }
+        bodies::vary(&self.bytes, &self.keys, number, request);
         self.fill_id(request, id)
     }
 

@@ -168,11 +168,7 @@ impl Filler {
     async fn fill(&mut self, log: &EmbeddedLog, until: usize) -> anyhow::Result<()> {
         let mut json = self.body.json.clone();
         while self.sent < until {
-            for place in &self.digits {
-                let digits = std::str::from_utf8(&self.body.json[*place..place + 4])?;
-                let digits = format!("{:04}", (digits.parse::<usize>()? + self.sent * 7) % 10_000);
-                json[*place..place + 4].copy_from_slice(digits.as_bytes());
-            }
+            bodies::vary(&self.body.json, &self.digits, self.sent, &mut json);
             let environment = self.environments[self.sent % self.environments.len()].clone();
             let id = uuid::Builder::from_random_bytes((self.sent as u128).to_be_bytes()).into_uuid();
             let received_at = runtime::Clock::system().now();

@@ -14,6 +14,9 @@ use ingest::recent::RecentContexts;
 use ingest::rows::OpenRows;
 use runtime::{Entropy, UnixMicros};
 
+/// A round is one body, or less.
+const AT_ONCE: u64 = 64;
+
 const BODIES: [&str; 5] = [
     "python-server-9.17.0/002.json",
     "python-server-9.17.0/003.json",
@@ -52,13 +55,14 @@ fn cpu_nanos() -> u64 {
     text.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("the first number is the time on a core")
 }
 
-/// Nanoseconds of a round: the best of ten tenths of a second, as other programs also take caches.
-fn measure(mut round: impl FnMut(u64)) -> f64 {
+/// Nanoseconds of a round: the best of ten tenths of a second, as other programs also take caches. `at_once`: rounds between
+/// two looks at the clock, enough of them for these to cost nothing.
+pub fn measure(at_once: u64, mut round: impl FnMut(u64)) -> f64 {
     let (mut best, mut rounds) = (f64::MAX, 0);
     for _ in 0..10 {
         let (start, cpu_start, first) = (Instant::now(), cpu_nanos(), rounds);
         while start.elapsed() < Duration::from_millis(100) {
-            for _ in 0..64 {
+            for _ in 0..at_once {
                 round(rounds);
                 rounds += 1;
             }
@@ -73,7 +77,7 @@ fn decode_all(bodies: &[Vec<u8>]) -> f64 {
     let recent = RecentContexts::new(100_000, Duration::from_secs(60));
     let mut rows = OpenRows::new([1, 1, 1], Entropy::seeded(1));
     let place = Place { events_partition: 0, dead_letters_partition: 0 };
-    measure(|round| {
+    measure(AT_ONCE, |round| {
         let body = &bodies[round as usize % bodies.len()];
         let payload = Payload { head: &head, body, place };
         decoder.decode(payload, &recent, &mut rows).expect("recorded bodies are readable");
@@ -107,11 +111,11 @@ pub fn run() {
 
         let mut buffers = simd_json::Buffers::new(body.len());
         let mut copy = body.clone();
-        let tape = measure(|_| {
+        let tape = measure(AT_ONCE, |_| {
             copy.copy_from_slice(&body);
             black_box(simd_json::to_tape_with_buffers(&mut copy, &mut buffers).is_ok());
         });
-        let utf8 = measure(|_| {
+        let utf8 = measure(AT_ONCE, |_| {
             black_box(std::str::from_utf8(black_box(&body)).is_ok());
         });
         println!("{name:44} {:>7} {events:>6}", body.len());

@@ -25,6 +25,7 @@ mod flow;
 mod freshness;
 mod load;
 mod overload;
+mod record;
 mod search;
 mod soak;
 mod start;
@@ -59,6 +60,8 @@ enum Command {
     Compact(compact::CompactArgs),
     /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
     Decode,
+    /// A micro-batch in the log as frames and as raw JSON: bytes, and core-time to write and to read it.
+    Record(record::RecordArgs),
     /// The context index alone: indexing and questions, over generated contexts.
     Search(search::SearchArgs),
     /// Copies of the context index: making one, and taking shards over from it.
@@ -94,6 +97,7 @@ fn main() -> anyhow::Result<()> {
             decode::run();
             Ok(())
         }
+        Command::Record(args) => record::run(&args),
         Command::Bare { listen } => bare::run(listen),
         Command::Durable { listen, data_dir, kafka } => durable::run(listen, &data_dir, kafka.as_deref()),
         Command::Search(args) => search::run(&args),

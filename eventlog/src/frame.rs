@@ -62,7 +62,7 @@ mod arrays;
 mod read;
 mod v1;
 
-pub use write::{RecordWriter, SectionWriter, Valid};
+pub use write::{RecordWriter, SectionWriter, Valid, ZSTD_LEVEL};
 
 const MAGIC: [u8; 4] = *b"TGFR";
 const VERSION: u16 = 2;

@@ -16,7 +16,7 @@ use super::{CODEC_NONE, CODEC_ZSTD, HEADER_BYTES, MAGIC, Section, VERSION, check
 use crate::{Error, Result};
 
 /// Level 1 costs a third of level 3 and gives up a twentieth of the size on recorded bodies.
-const ZSTD_LEVEL: i32 = 1;
+pub const ZSTD_LEVEL: i32 = 1;
 /// Below this the zstd frame costs more than it saves.
 const COMPRESS_BYTES_MIN: usize = 256;
 /// Memory of a thread beyond this is given back after the record.
