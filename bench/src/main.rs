@@ -15,6 +15,7 @@ mod lake;
 mod process;
 mod server;
 
+mod backlog;
 mod bare;
 mod compact;
 mod counting;
@@ -58,6 +59,8 @@ enum Command {
     Start(start::StartArgs),
     /// From log to table: landing and merging alone, with memory, bytes and requests.
     Compact(compact::CompactArgs),
+    /// A backlog on Kafka: how fast compactor and indexer catch up with it, each alone, and in how much memory.
+    Backlog(backlog::BacklogArgs),
     /// Decoding alone, from bytes to Arrow batches, beside rivals on the same bytes.
     Decode,
     /// A micro-batch in the log as frames and as raw JSON: bytes, and core-time to write and to read it.
@@ -93,6 +96,7 @@ fn main() -> anyhow::Result<()> {
         Command::Soak(args) => soak::run(&args),
         Command::Start(args) => start::run(&args),
         Command::Compact(args) => compact::run(&args),
+        Command::Backlog(args) => backlog::run(&args),
         Command::Decode => {
             decode::run();
             Ok(())
