@@ -3,15 +3,14 @@
 TIDEGATE_KILL_ROUNDS sets the number of rounds (25).
 """
 
-import contextlib
 import os
 import random
 import re
-import shutil
 import time
 
 import pytest
 from harness import audit, payloads
+from harness.disk import MIB, ballast, fill, free_bytes, on_a_small_disk
 from harness.load import Load
 from harness.payloads import custom
 from harness.waiting import wait_equal, wait_until
@@ -20,7 +19,6 @@ ROUNDS = int(os.environ.get("TIDEGATE_KILL_ROUNDS", "25"))
 SEED = 20261122
 RECOVERY = "(?i)recover|torn|cut"
 SMALL_SEGMENTS = {"log": {"segment_bytes": "1MiB"}, "compactor": {"merge_files_min": 4}}
-MIB = 1 << 20
 
 
 def acknowledge_more(load, count):
@@ -144,15 +142,7 @@ def test_flipped_byte(crashed, which, place):
 
 # A disk of its own that fills up.
 
-DISK = 64 * MIB
 NO_ROOM = "(?i)no space|disk|full|room|storage|log"
-
-
-def on_a_small_disk(data_dir):
-    """A command that mounts a small file system over `data_dir`, seen by the server alone and gone with it."""
-    identity = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    mount = f'mount -t tmpfs -o size={DISK} tmpfs "$0" && exec "$@"'
-    return [shutil.which("unshare") or "unshare", "--mount", *identity, "sh", "-c", mount, str(data_dir)]
 
 
 @pytest.fixture
@@ -162,22 +152,6 @@ def small_disk(serve, tmp_path):
     server = serve(wrapper=on_a_small_disk(data_dir), data_dir=data_dir)
     server.expect_log(NO_ROOM)
     return server
-
-
-def free_bytes(server):
-    state = os.statvfs(server.seen(server.data_dir))
-    return state.f_bavail * state.f_frsize
-
-
-def ballast(server):
-    return server.seen(server.data_dir) / "ballast"
-
-
-def fill(server):
-    # Unbuffered: what did not fit would be tried again when the file is closed.
-    with open(ballast(server), "wb", buffering=0) as file, contextlib.suppress(OSError):
-        while room := free_bytes(server):
-            file.write(b"\xaa" * min(room, MIB))
 
 
 def incompressible(size):

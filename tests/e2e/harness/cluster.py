@@ -15,11 +15,15 @@ TAKEN_OVER = "could not be landed|another process has taken over|does not hold|t
 
 def shared_settings(folder):
     """Settings of all processes of a cluster, with topics of its own and tables below `folder`."""
-    settings = kafka_settings(shared_broker(), f"roles-{uuid.uuid4()}.")
-    settings["kafka"]["session_timeout"] = f"{SESSION_SECONDS}s"
+    kafka = kafka_settings(shared_broker(), f"roles-{uuid.uuid4()}.")
+    return settings_of_a_cluster(kafka, {"storage": {"url": str(folder / "lake")}})
+
+
+def settings_of_a_cluster(kafka, storage):
     log = {"events_partitions": PARTITIONS, "contexts_partitions": PARTITIONS}
     index = {"snapshots": "on", "snapshot_interval": "1s", "table_interval": "1s"}
-    return merged(settings, {"log": log, "storage": {"url": str(folder / "lake")}, "indexer": index})
+    session = {"session_timeout": f"{SESSION_SECONDS}s"}
+    return merged(merged(kafka, storage), {"log": log, "kafka": session, "indexer": index})
 
 
 def users(numbers, **attributes):
@@ -30,9 +34,9 @@ def users(numbers, **attributes):
 class Cluster:
     """Processes that share their settings. As a server it is what outside readers see of all of them."""
 
-    def __init__(self, serve, settings):
+    def __init__(self, serve, settings, lake=None):
         self.serve, self.settings = serve, settings
-        self.lake = Lake(settings["storage"]["url"])
+        self.lake = lake or Lake(settings["storage"]["url"])
         self.processes = {}
 
     def add(self, task, number, settings=None, **more):

@@ -116,3 +116,30 @@ class Load:
     @property
     def ledgers(self):
         return [client.ledger for client in self.clients]
+
+
+class Loads:
+    """Load on several servers at once, as one."""
+
+    def __init__(self, *loads):
+        self.loads = loads
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self):
+        for load in self.loads:
+            self._stack.enter_context(load)
+        return self
+
+    def __exit__(self, *raised):
+        # All of them are told to end before the first is waited for.
+        for load in self.loads:
+            load.halt.set()
+        return self._stack.__exit__(*raised)
+
+    @property
+    def acknowledged(self):
+        return sum(load.acknowledged for load in self.loads)
+
+    @property
+    def ledgers(self):
+        return [ledger for load in self.loads for ledger in load.ledgers]
