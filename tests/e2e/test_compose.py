@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from harness import payloads
+from harness.cluster import shared_settings
+from harness.config import merged
 from harness.metrics import metric_names
 from harness.payloads import custom
 from harness.process import binary, clean_environment
@@ -124,12 +126,16 @@ def test_grafana_finds_its_source_and_its_dashboard(project):
     assert len({panel["id"] for panel in dashboard["panels"]}) == len(dashboard["panels"])
 
 
-def test_every_metric_of_the_dashboard_is_exported(serve):
+def test_every_metric_of_the_dashboard_is_exported(serve, tmp_path):
     panels = json.loads(DASHBOARD.read_text())["panels"]
     shown = {name for panel in panels for query in panel.get("targets", []) for name in re.findall(r"tidegate_\w+", query["expr"])}
     assert len(shown) > 20
     server = serve()
+    # Some are those of a log on Kafka, and of an API over other processes.
+    shared = merged(shared_settings(tmp_path), {"api": {"secret": "a-secret-of-the-cluster"}})
+    on_kafka = serve(settings=shared)
+    api = serve(settings=merged(shared, {"api": {"peers": [on_kafka.url]}}), task="api")
     # Families have members only once something happened: a reason for a dead letter.
     assert server.bulk([custom("compose"), {"kind": "feature"}]).status == 202
     server.bulk([payloads.identify({"kind": "user", "key": "compose"})])
-    wait_until(lambda: not shown - metric_names(server), 10, "all metrics of the dashboard")
+    wait_until(lambda: not shown - set().union(*map(metric_names, (server, on_kafka, api))), 10, "all metrics of the dashboard")

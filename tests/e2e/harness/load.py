@@ -38,11 +38,12 @@ class Ledger:
 
 
 class Client(threading.Thread):
-    """Posts payloads of one identify and two custom events until `halt` is set."""
+    """Posts payloads of one identify and two custom events until `halt` is set. After a failure it goes on with the spare server,
+    if there is one, as behind a load balancer."""
 
-    def __init__(self, server, name, halt, padding=""):
+    def __init__(self, server, name, halt, padding="", spare=None):
         super().__init__(name=name, daemon=True)
-        self.server, self.halt, self.padding = server, halt, padding
+        self.server, self.spare, self.halt, self.padding = server, spare or server, halt, padding
         self.ledger = Ledger()
         self.sent = 0
         self._wire = None
@@ -68,6 +69,8 @@ class Client(threading.Thread):
     def _again(self, events, payload):
         # Not a wait for anything: an SDK lets this second pass, whatever happens meanwhile.
         time.sleep(RETRY_SECONDS)
+        self._disconnect()
+        self.server, self.spare = self.spare, self.server
         return self._attempt(events, payload)
 
     def _attempt(self, events, payload):
@@ -91,9 +94,9 @@ class Client(threading.Thread):
 class Load:
     """Several clients as a context manager; `ledgers` is complete once it is left."""
 
-    def __init__(self, server, clients=8, prefix="c", padding=""):
+    def __init__(self, server, clients=8, prefix="c", padding="", spare=None):
         self.halt = threading.Event()
-        self.clients = [Client(server, f"{prefix}{number}", self.halt, padding) for number in range(clients)]
+        self.clients = [Client(server, f"{prefix}{number}", self.halt, padding, spare) for number in range(clients)]
 
     def __enter__(self):
         for client in self.clients:
