@@ -47,8 +47,9 @@ use crate::terms::{self, DistinctTerms, EnvironmentPrefix, KEY_BYTES_MAX};
 use crate::{Error, Result};
 
 /// Version of schema, terms and records. A directory of another version is made anew.
-pub const FORMAT: u32 = 4;
-/// Directories from this version on can be searched meanwhile. In 3, orders by an attribute take a list for a single value.
+pub const FORMAT: u32 = 5;
+/// Directories from this version on can be searched meanwhile. In 3, orders by an attribute take a list for a single value; up to
+/// 4, no stored array or object equals a given one.
 const OLDEST_SEARCHED: u32 = 3;
 
 /// Terms and record of a usual context fit into this without growing.

@@ -119,6 +119,26 @@ impl<'a> Compiler<'a> {
         self.union(terms.into_iter().collect(), Vec::new())
     }
 
+    /// Contexts whose attribute is the same as one of some values.
+    fn equal<'v>(&self, kinds: &[String], pointer: &str, values: impl IntoIterator<Item = &'v Value>) -> Boxed {
+        let (mut single, mut parts) = (Vec::new(), Vec::new());
+        for value in values {
+            let terms = kinds.iter().filter_map(|kind| self.ground.environment.equal(kind, pointer, value));
+            for mut terms in terms {
+                match terms.len() {
+                    1 => single.append(&mut terms),
+                    // Few kinds have an object there at all.
+                    _ if !(self.ground.has_term)(&terms[0]) => {}
+                    _ => parts.push(all(terms.into_iter().map(|term| self.term(term)).collect())),
+                }
+            }
+        }
+        if !single.is_empty() {
+            parts.push(self.terms(single));
+        }
+        any(parts)
+    }
+
     fn ranges(&self, ranges: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Boxed {
         self.union(Vec::new(), ranges.map(|(from, to)| Scan { from, to: Some(to), accept: Accept::All }).collect())
     }
@@ -351,27 +371,28 @@ impl<'a> Compiler<'a> {
             Some(kind) => self.term(environment.kind(kind)),
             None => self.listed(),
         };
-        let values = |value: &Value, is_element: bool| {
-            kinds.iter().filter_map(|kind| environment.value(kind, pointer, value, is_element)).collect::<Vec<_>>()
+        let equal = |given: &Value| self.equal(kinds, pointer, [given]);
+        let elements = |given: &Value| -> Vec<Vec<u8>> {
+            kinds.iter().filter_map(|kind| environment.value(kind, pointer, given, true)).collect()
         };
         let exists =
             || self.terms(kinds.iter().flat_map(|kind| exists::ALL.map(|how| environment.exists(kind, pointer, how))));
         match test {
-            Test::Equals(given) => self.terms(values(given, false)),
-            Test::EqualsOneOf(given) => self.terms(given.iter().flat_map(|given| values(given, false))),
-            Test::NotEquals(given) => without(in_scope(), self.terms(values(given, false))),
-            Test::AnyOf(given) => self.terms(given.iter().flat_map(|given| {
-                // A stored array is tested by its elements, so a whole array is never asked for.
-                let whole = if given.is_array() { Vec::new() } else { values(given, false) };
-                [whole, values(given, true)].concat()
-            })),
+            Test::Equals(given) => equal(given),
+            Test::EqualsOneOf(given) => self.equal(kinds, pointer, given),
+            Test::NotEquals(given) => without(in_scope(), equal(given)),
+            // A stored array is tested by its elements, so a whole array is never asked for.
+            Test::AnyOf(given) => any(vec![
+                self.equal(kinds, pointer, given.iter().filter(|given| !given.is_array())),
+                self.terms(given.iter().flat_map(elements)),
+            ]),
             Test::Contains(given) if given.is_empty() => {
                 let all = exists();
                 self.is_exact = false;
                 all
             }
             Test::Contains(given) => {
-                let elements = all(given.iter().map(|given| self.terms(values(given, true))).collect());
+                let elements = all(given.iter().map(|given| self.terms(elements(given))).collect());
                 match given.iter().map(Value::as_str).collect::<Option<Vec<_>>>() {
                     Some(parts) => {
                         let within = parts.into_iter().map(|part| self.containing(kinds, pointer, part));

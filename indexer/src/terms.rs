@@ -12,7 +12,8 @@
 //! | `x` | kind, pointer, `l` / `m` / `o` / `p` | attribute exists: listed, a scalar / a list; not listed, a scalar / a list or object |
 //! | `x` | kind, pointer, `r` / `R` / `L` | is held back: absent / present; is a text too long to stand in a term |
 //! | `v` | kind, pointer, text in lower case, tag, text as it stood if different | scalar value, or element of an array |
-//! | `w` | kind, pointer, `W` or `E`, hash | array or object, whole or as an element |
+//! | `w` | kind, pointer, `N`, number of its members, 1 byte | an object, whole: its members have terms of their own |
+//! | `w` | kind, pointer, `W` or `E`, 8 bytes of hash | array or object of many members, whole; any of them as an element |
 //! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time |
 //! | `D` | kind, pointer, level, 8 sortable bytes | the same, of the span of 2^level seconds that holds the time |
 //! | `a` | application | some version is of this application |
@@ -26,6 +27,7 @@
 //!
 //! Texts end with `00 01`, or with `00 02`, 16 bytes of hash and `00 01` if they were cut; a zero byte within is `00 FF`.
 //! So a text's term begins with any shorter text's bytes, no text runs into what follows, and order is kept.
+//! A hash of each object is what its members say already, and random bytes are what costs a dictionary most.
 //! The encoding is part of the index format: a change needs a new `index::FORMAT`.
 
 use events::Environment;
@@ -35,7 +37,7 @@ use hashbrown::hash_table::Entry;
 use serde_json::{Map, Value};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
-use crate::attribute::{redacted, walk};
+use crate::attribute::{push_pointer_name, redacted, walk};
 use crate::filter::evaluate::for_each_word;
 use crate::filter::{FilterTime, WORD_BYTES_MAX, canonical, fold_case, number_text};
 
@@ -47,6 +49,8 @@ pub const KEY_BYTES_MAX: usize = 1024;
 pub const VALUE_BYTES_MAX: usize = 256;
 /// Attribute names of one context that look-ups list.
 pub const LISTED_NAMES_MAX: usize = 100;
+/// Members up to which an object is found by theirs: a question for one has a term for each.
+pub const MEMBERS_MAX: usize = 32;
 /// Terms of one context. What lies beyond is stored and shown, but not found.
 pub const TERMS_MAX: usize = 20_000;
 
@@ -97,6 +101,12 @@ pub mod exists {
 fn is_long_text(text: &str) -> bool {
     // No character grows to more than three times its bytes in lower case.
     text.len() > VALUE_BYTES_MAX / 3 && fold_case(text).len().max(text.len()) > VALUE_BYTES_MAX
+}
+
+/// How many members an object has, null being none, if it is found by theirs.
+fn member_count(members: &Map<String, Value>) -> Option<u8> {
+    let count = members.values().filter(|member| !member.is_null()).count();
+    u8::try_from(count).ok().filter(|_| count <= MEMBERS_MAX)
 }
 
 /// The tag of a value term: its type, and whether it is the whole value or an element of an array.
@@ -229,7 +239,30 @@ impl EnvironmentPrefix {
         term
     }
 
-    /// The term of one value: whole, or as an element of an array. Null has none, nor has what no filter can equal.
+    /// The terms that a context has, all of them, if its attribute is the same as `value`, and only then. None: no context's is.
+    pub fn equal(&self, kind: &str, pointer: &str, value: &Value) -> Option<Vec<Vec<u8>>> {
+        let mut terms = Vec::new();
+        self.add_equal(kind, &mut pointer.to_owned(), value, &mut terms)?;
+        Some(terms)
+    }
+
+    fn add_equal(&self, kind: &str, pointer: &mut String, value: &Value, terms: &mut Vec<Vec<u8>>) -> Option<()> {
+        terms.push(self.value(kind, pointer, value, false)?);
+        let Value::Object(members) = value else { return Some(()) };
+        if member_count(members).is_none() {
+            return Some(());
+        }
+        for (name, member) in members.iter().filter(|(_, member)| !member.is_null()) {
+            let length = pointer.len();
+            push_pointer_name(pointer, name);
+            self.add_equal(kind, pointer, member, terms)?;
+            pointer.truncate(length);
+        }
+        Some(())
+    }
+
+    /// The term of one value: whole, or as an element of an array. Null has none, nor has what no filter can equal. That of an
+    /// object may say no more than how many members it has.
     pub fn value(&self, kind: &str, pointer: &str, value: &Value, is_element: bool) -> Option<Vec<u8>> {
         let mut term = AttributeTerm::new(self, kind, pointer);
         term.value(value, is_element)?;
@@ -368,14 +401,21 @@ impl AttributeTerm {
             Value::Bool(value) => self.scalar(if *value { "true" } else { "false" }, tagged(Tag::BOOL)),
             Value::Number(number) => self.scalar(&number_text(number), tagged(Tag::NUMBER)),
             Value::String(text) => self.text(text, tagged),
-            Value::Array(_) | Value::Object(_) => {
-                let hash = xxh3_128(&canonical(value)?);
-                let term = self.begin(family::WHOLE);
-                term.push(if is_element { b'E' } else { b'W' });
-                term.extend_from_slice(&hash.to_be_bytes());
-            }
+            Value::Object(members) if !is_element => match member_count(members) {
+                Some(count) => self.begin(family::WHOLE).extend_from_slice(&[b'N', count]),
+                None => self.hashed(value, b'W')?,
+            },
+            Value::Array(_) | Value::Object(_) => self.hashed(value, if is_element { b'E' } else { b'W' })?,
         }
         Some(&self.bytes)
+    }
+
+    fn hashed(&mut self, value: &Value, tag: u8) -> Option<()> {
+        let hash = xxh3_64(&canonical(value)?);
+        let term = self.begin(family::WHOLE);
+        term.push(tag);
+        term.extend_from_slice(&hash.to_be_bytes());
+        Some(())
     }
 
     fn scalar(&mut self, text: &str, tag: u8) {

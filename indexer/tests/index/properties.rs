@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use runtime::UnixMicros;
 use serde_json::{Value, json};
 
-use crate::common::random::{context, filter};
+use crate::common::random::{context, filter, objects};
 use crate::common::{Flow, Seen, ago, environment, new_log};
 
 fn expected(contexts: &[Value], filter: &Filter, stored: &BTreeSet<String>) -> BTreeSet<(String, String)> {
@@ -90,6 +90,33 @@ fn values_that_are_held_back_later_are_still_found() {
         "q equals recife",
     ];
     check(&[seen, held_back], &filters.map(str::to_owned));
+}
+
+#[test]
+fn objects_equal_those_with_the_same_members() {
+    let contexts: Vec<Value> = (0..)
+        .zip(objects())
+        .map(|(n, object)| {
+            let kind = ["user", "org"][n % 2];
+            json!({"kind": kind, "key": format!("k{n}"), "deep": object.clone(), "tags": [object, "gold"]})
+        })
+        .collect();
+    let questions = |object: Value| {
+        [
+            format!("user.deep equals {object}"),
+            format!("*.deep notEquals {object}"),
+            format!("deep anyOf [{object},[{object}],44]"),
+            format!("*.deep equals {object}|org./deep/n equals {object}"),
+            format!("*.tags equals [{object},\"gold\"]"),
+            format!("user.tags contains {object}"),
+            format!("tags anyOf {object}"),
+        ]
+    };
+    // None may name null.
+    let is_question = |text: &String| Filter::parse(text, Subject::Contexts).is_ok();
+    let questions: Vec<String> = objects().into_iter().flat_map(questions).filter(is_question).collect();
+    assert!(questions.len() > 7 * 24);
+    check(&contexts, &questions);
 }
 
 proptest! {

@@ -100,7 +100,7 @@ async fn shard_of_an_older_format_is_searched_while_the_new_one_is_made() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn formats_that_cannot_be_searched_are_not() {
-    for format in [2, 5] {
+    for format in [2, 6] {
         let (dir, table) = (tempfile::tempdir().unwrap(), Arc::new(FakeTable::default()));
         let flow = filled(dir.path(), &table).await;
         let (before, log) = (whole_answer(&flow).await, flow.log.clone());

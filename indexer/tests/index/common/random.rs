@@ -74,12 +74,50 @@ pub fn typed() -> impl Strategy<Value = Value> {
     ]
 }
 
+/// Objects that are much like each other; some have more members than a question has terms for.
+pub fn objects() -> Vec<Value> {
+    let many = |count: usize, last: Value| {
+        let members = (1..count).map(|n| (format!("m{n}"), json!(n))).chain([("last".to_owned(), last)]);
+        Value::Object(members.collect())
+    };
+    let mut objects = vec![
+        json!({}),
+        json!({"gone": null}),
+        json!({"city": "gold"}),
+        json!({"city": "Gold"}),
+        json!({"gone": null, "city": "gold"}),
+        json!({"city": "gold", "n": 44}),
+        json!({"n": 44.0, "city": "gold"}),
+        json!({"city": "gold", "n": "44"}),
+        json!({"city": ["gold"], "n": 44}),
+        json!({"n": {"n": 44}}),
+        json!({"n": {"n": 44, "city": {}}}),
+        json!({"n": {"city": {"gone": null}, "n": 44}}),
+        json!({"n": {}}),
+        json!({"n": []}),
+        json!({"n": [{"n": 1}, null]}),
+        json!({"n": [{"gone": null, "n": 1.0}, null]}),
+        json!({"n": [null, {"n": 1}]}),
+        json!({"x/y": true}),
+        json!({"x": {"y": true}}),
+        json!({"": {"": false}}),
+        json!({"city": "Go".repeat(200)}),
+        json!({"city": "gO".repeat(200)}),
+    ];
+    for count in [31, 32, 33] {
+        objects.extend([many(count, json!("gold")), many(count, json!("Gold")), many(count, Value::Null)]);
+        objects.push(json!({"n": many(count, json!(true))}));
+    }
+    objects
+}
+
 fn value() -> impl Strategy<Value = Value> {
     prop_oneof![
         6 => scalar(),
         2 => prop::collection::vec(prop_oneof![scalar(), Just(json!([1])), Just(json!({"k": 1})), Just(Value::Null)], 0..4).prop_map(Value::from),
         1 => prop::collection::hash_map(prop::sample::select(vec!["city", "n"]), scalar(), 0..3)
             .prop_map(|members| Value::Object(members.into_iter().map(|(name, value)| (name.to_owned(), value)).collect())),
+        1 => prop::sample::select(objects()),
         1 => Just(Value::Null),
     ]
 }
@@ -151,7 +189,9 @@ fn predicate() -> impl Strategy<Value = String> {
     let any = (field(), operator, given).prop_map(|(field, operator, given)| (field, operator, given));
     let words = typed().prop_map(|given| ("q".to_owned(), "equals", given));
     let parts = (field(), typed()).prop_map(|(field, given)| (field, "contains", given));
-    prop_oneof![4 => any, 1 => words, 1 => parts]
+    let whole = prop::sample::select(vec!["equals", "notEquals", "anyOf", "contains"]);
+    let objects = (field(), whole, prop::sample::select(objects()));
+    prop_oneof![4 => any, 1 => words, 1 => parts, 1 => objects]
         .prop_map(|(field, operator, given)| format!("{} {operator} {given}", Value::from(field)))
 }
 
