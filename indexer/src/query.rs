@@ -139,8 +139,8 @@ impl<'a> Compiler<'a> {
         any(parts)
     }
 
-    fn ranges(&self, ranges: impl Iterator<Item = (Vec<u8>, Vec<u8>)>) -> Boxed {
-        self.union(Vec::new(), ranges.map(|(from, to)| Scan { from, to: Some(to), accept: Accept::All }).collect())
+    fn scans(&self, scans: impl Iterator<Item = Scan>) -> Boxed {
+        self.union(Vec::new(), scans.collect())
     }
 
     fn listed(&self) -> Boxed {
@@ -417,10 +417,10 @@ impl<'a> Compiler<'a> {
                 self.union(Vec::new(), scans)
             }
             Test::Before(limit) => {
-                self.ranges(kinds.iter().flat_map(|kind| environment.times_until(kind, pointer, *limit)))
+                self.scans(kinds.iter().flat_map(|kind| environment.times_until(kind, pointer, *limit)))
             }
             Test::After(limit) => {
-                self.ranges(kinds.iter().flat_map(|kind| environment.times_from(kind, pointer, *limit)))
+                self.scans(kinds.iter().flat_map(|kind| environment.times_from(kind, pointer, *limit)))
             }
             Test::Words(_) => Box::new(EmptyQuery),
         }

@@ -4,6 +4,7 @@
 //! Promise: all parts of one search together read no more than its [`Budget`]; what lies beyond is left out, and the
 //! budget says so. A part finds only, never excludes, so that leaving out makes an answer partial and never wrong.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -15,7 +16,7 @@ use tantivy::schema::{Field, IndexRecordOption};
 use tantivy::{BitSet, DocId, DocSet, InvertedIndexReader, Score, SegmentReader, TantivyError, Term};
 use tantivy_fst::Automaton;
 
-use crate::terms::{Tag, after_text, text_end};
+use crate::terms::{Tag, after_text, split_text, text_end};
 
 /// What one search may still read: a unit is a term of the dictionary or a block of a posting list. Shared by its parts.
 #[derive(Clone, Debug)]
@@ -50,6 +51,12 @@ pub enum Accept {
         text_at: usize,
         part: Vec<u8>,
     },
+    /// Value terms of whole numbers from `from` to `to`, both inclusive, whole or elements.
+    WholeNumber {
+        text_at: usize,
+        from: i64,
+        to: i64,
+    },
 }
 
 /// [`Accept`], made ready for many terms.
@@ -58,6 +65,7 @@ enum Acceptor<'a> {
     Except(&'a [u8]),
     WholeText(usize),
     Containing(usize, Box<Finder<'a>>),
+    WholeNumber(usize, RangeInclusive<i64>),
 }
 
 impl Accept {
@@ -67,6 +75,7 @@ impl Accept {
             Self::Except(other) => Acceptor::Except(other),
             Self::WholeText(start) => Acceptor::WholeText(*start),
             Self::Containing { text_at, part } => Acceptor::Containing(*text_at, Box::new(Finder::new(part))),
+            Self::WholeNumber { text_at, from, to } => Acceptor::WholeNumber(*text_at, *from..=*to),
         }
     }
 }
@@ -87,6 +96,12 @@ impl Acceptor<'_> {
                     text_end(text).is_some_and(|end| ends_within(end) && text.get(end) == Some(&Tag::TEXT.0))
                 })
             }
+            // Longer texts that begin as these numbers do lie among them.
+            Self::WholeNumber(start, numbers) => split_text(&term[*start..]).is_some_and(|(text, rest)| {
+                rest.first().is_some_and(|tag| Tag(*tag).of_type() == Tag::NUMBER)
+                    && std::str::from_utf8(text)
+                        .is_ok_and(|text| text.parse().is_ok_and(|number| numbers.contains(&number)))
+            }),
         }
     }
 }
@@ -105,6 +120,17 @@ impl Scan {
     /// All terms that begin with `prefix`.
     pub fn prefix(prefix: Vec<u8>, accept: Accept) -> Self {
         Self { to: prefix_end(&prefix), from: prefix, accept }
+    }
+
+    /// All terms from `from` up to and without `to`.
+    pub fn range(from: Vec<u8>, to: Vec<u8>) -> Self {
+        Self { from, to: Some(to), accept: Accept::All }
+    }
+
+    #[cfg(test)]
+    pub fn finds(&self, term: &[u8]) -> bool {
+        let is_within = *term >= *self.from && self.to.as_ref().is_none_or(|to| *term < **to);
+        is_within && self.accept.acceptor().accepts(term)
     }
 
     /// Calls `visit` with each term of the range that counts and where its postings are, until it says false.

@@ -14,7 +14,7 @@
 //! | `v` | kind, pointer, text in lower case, tag, text as it stood if different | scalar value, or element of an array |
 //! | `w` | kind, pointer, `N`, number of its members, 1 byte | an object, whole: its members have terms of their own |
 //! | `w` | kind, pointer, `W` or `E`, 8 bytes of hash | array or object of many members, whole; any of them as an element |
-//! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time |
+//! | `d` | kind, pointer, 12 sortable bytes | value is, or an element of it is, this time; not of numbers from 10^8 on |
 //! | `D` | kind, pointer, level, 8 sortable bytes | the same, of the span of 2^level seconds that holds the time |
 //! | `a` | application | some version is of this application |
 //! | `q` | word | the key or some text attribute has this word |
@@ -27,6 +27,8 @@
 //!
 //! Texts end with `00 01`, or with `00 02`, 16 bytes of hash and `00 01` if they were cut; a zero byte within is `00 FF`.
 //! So a text's term begins with any shorter text's bytes, no text runs into what follows, and order is kept.
+//! Whole numbers of as many digits lie in order among the value terms, so that a time that is one needs no term of its own. Those of
+//! few digits have one: a range of their value terms would hold those of all longer numbers.
 //! A hash of each object is what its members say already, and random bytes are what costs a dictionary most.
 //! The encoding is part of the index format: a change needs a new `index::FORMAT`.
 
@@ -40,6 +42,7 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 use crate::attribute::{push_pointer_name, redacted, walk};
 use crate::filter::evaluate::for_each_word;
 use crate::filter::{FilterTime, WORD_BYTES_MAX, canonical, fold_case, number_text};
+use crate::scan::{Accept, Scan};
 
 /// Bytes of a kind, pointer or application that stand in a term as they are.
 pub const NAME_BYTES_MAX: usize = 512;
@@ -77,6 +80,9 @@ pub mod family {
 /// Spans of time that have terms of their own, as powers of two of a second: 4.5 hours and 48 days. A range of times is
 /// then a few hundred terms, however many times there are in it.
 const SPAN_LEVELS: [u32; 2] = [14, 22];
+
+/// Numbers of milliseconds from this on are looked for among the value terms.
+const LARGE_MILLIS: i64 = 100_000_000;
 
 /// How an attribute exists.
 pub mod exists {
@@ -293,33 +299,54 @@ impl EnvironmentPrefix {
         term.bytes
     }
 
-    /// Ranges of terms, the end of each exclusive, that together are all times up to and with `limit`.
-    pub fn times_until(&self, kind: &str, pointer: &str, limit: FilterTime) -> [(Vec<u8>, Vec<u8>); 3] {
+    /// What finds all times up to and with `limit`.
+    pub fn times_until(&self, kind: &str, pointer: &str, limit: FilterTime) -> Vec<Scan> {
         let [small, large] = SPAN_LEVELS;
         let (span, wide) = (limit.seconds >> small, limit.seconds >> large);
         let at = |level, number| self.time_span(kind, pointer, level, number);
         let begin = FilterTime { seconds: span << small, nanos: 0 };
         // The limit itself is included, and no term is longer.
         let end = [self.time(kind, pointer, limit).as_slice(), &[0]].concat();
-        [
-            (at(large, i64::MIN), at(large, wide)),
-            (at(small, wide << (large - small)), at(small, span)),
-            (self.time(kind, pointer, begin), end),
-        ]
+        let mut scans = vec![
+            Scan::range(at(large, i64::MIN), at(large, wide)),
+            Scan::range(at(small, wide << (large - small)), at(small, span)),
+            Scan::range(self.time(kind, pointer, begin), end),
+        ];
+        self.add_large_numbers(kind, pointer, (begin.first_millis(), limit.last_millis()), &mut scans);
+        scans
     }
 
-    /// Ranges of terms, the end of each exclusive, that together are all times from `limit` on.
-    pub fn times_from(&self, kind: &str, pointer: &str, limit: FilterTime) -> [(Vec<u8>, Vec<u8>); 3] {
+    /// What finds all times from `limit` on.
+    pub fn times_from(&self, kind: &str, pointer: &str, limit: FilterTime) -> Vec<Scan> {
         let [small, large] = SPAN_LEVELS;
         let (span, wide) = (limit.seconds >> small, limit.seconds >> large);
         let at = |level, number| self.time_span(kind, pointer, level, number);
         // Seconds come from milliseconds or from dates of four digits, so one span more is no overflow.
         let end = FilterTime { seconds: (span + 1) << small, nanos: 0 };
-        [
-            (self.time(kind, pointer, limit), self.time(kind, pointer, end)),
-            (at(small, span + 1), at(small, (wide + 1) << (large - small))),
-            (at(large, wide + 1), at(large, i64::MAX)),
-        ]
+        let last = FilterTime { seconds: end.seconds - 1, nanos: 999_999_999 };
+        let mut scans = vec![
+            Scan::range(self.time(kind, pointer, limit), self.time(kind, pointer, end)),
+            Scan::range(at(small, span + 1), at(small, (wide + 1) << (large - small))),
+            Scan::range(at(large, wide + 1), at(large, i64::MAX)),
+        ];
+        self.add_large_numbers(kind, pointer, (limit.first_millis(), last.last_millis()), &mut scans);
+        scans
+    }
+
+    /// The value terms of whole numbers from the first to the last, as far as they have no term of their time.
+    fn add_large_numbers(&self, kind: &str, pointer: &str, (first, last): (i64, i64), scans: &mut Vec<Scan>) {
+        let start = self.attribute(family::VALUE, kind, pointer).0;
+        let mut from = first.max(LARGE_MILLIS);
+        // One range for each number of digits.
+        while from <= last {
+            let most = 10_i64.checked_pow(from.ilog10() + 1).map_or(i64::MAX, |power| power - 1);
+            let to = last.min(most);
+            let text = |number: i64, end: &[u8]| [start.as_slice(), number.to_string().as_bytes(), end].concat();
+            let accept = Accept::WholeNumber { text_at: start.len(), from, to };
+            scans.push(Scan { from: text(from, &[]), to: Some(text(to, &[0, 2])), accept });
+            let Some(next) = to.checked_add(1) else { return };
+            from = next;
+        }
     }
 
     pub fn word(&self, word: &str) -> Vec<u8> {
@@ -578,7 +605,9 @@ impl DistinctTerms {
                     self.add_if_any(term.value(element, true), give);
                 }
                 if let Some(time) = FilterTime::read(element) {
-                    self.add(term.time(time), give);
+                    if !element.is_number() || time.first_millis() < LARGE_MILLIS {
+                        self.add(term.time(time), give);
+                    }
                     for level in SPAN_LEVELS {
                         self.add(term.time_span(level, time.seconds >> level), give);
                     }
@@ -721,17 +750,24 @@ mod tests {
         fn ranges_of_times_end_at_their_limit(
             limit in prop_oneof![-9_000_000_000_000_000_i64..9_000_000_000_000_000, -100_000_000_i64..100_000_000],
             distance in prop_oneof![-3_i64..4, -40_000_i64..40_000, -20_000_000_i64..20_000_000, -90_000_000_000_i64..90_000_000_000],
-            nanos in prop::sample::select(vec![0_u32, 1, 999_999_999]),
-            other_nanos in prop::sample::select(vec![0_u32, 1, 999_999_999]),
+            nanos in prop::sample::select(vec![0_u32, 1, 5_000_000, 999_999_999]),
+            other_nanos in prop::sample::select(vec![0_u32, 1, 5_000_000, 999_999_999]),
+            is_number in any::<bool>(),
         ) {
             let limit = FilterTime { seconds: limit, nanos };
+            let other_nanos = if is_number { other_nanos / 1_000_000 * 1_000_000 } else { other_nanos };
             let time = FilterTime { seconds: limit.seconds + distance, nanos: other_nanos };
-            let span = |level| prefix().time_span("user", "/a", level, time.seconds >> level);
-            let [small, large] = SPAN_LEVELS.map(span);
-            let terms = [prefix().time("user", "/a", time), small, large];
-            let hits = |ranges: [(Vec<u8>, Vec<u8>); 3]| {
-                let is_within = |(from, to): &(Vec<u8>, Vec<u8>)| terms.iter().filter(|term| *term >= from && *term < to).count();
-                ranges.iter().map(is_within).sum::<usize>()
+            let millis = time.first_millis();
+            let value = if is_number { json!(millis) } else { json!("some date") };
+            let context = Map::from_iter([("a".to_owned(), value)]);
+            let mut terms = Vec::new();
+            DistinctTerms::default().of_context(&prefix(), ("user", "k"), &context, std::iter::empty(), &mut |term| terms.push(term.to_vec()));
+            if !is_number {
+                let span = |level| prefix().time_span("user", "/a", level, time.seconds >> level);
+                terms.extend([prefix().time("user", "/a", time)].into_iter().chain(SPAN_LEVELS.map(span)));
+            }
+            let hits = |scans: Vec<Scan>| {
+                scans.iter().map(|scan| terms.iter().filter(|term| scan.finds(term)).count()).sum::<usize>()
             };
             prop_assert_eq!(hits(prefix().times_until("user", "/a", limit)), usize::from(time <= limit));
             prop_assert_eq!(hits(prefix().times_from("user", "/a", limit)), usize::from(time >= limit));

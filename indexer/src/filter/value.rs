@@ -59,6 +59,20 @@ impl FilterTime {
         self.seconds.saturating_mul(1_000_000).saturating_add(i64::from(of_second))
     }
 
+    /// The first whole millisecond at this time or after it; the last that there is beyond those that can be told.
+    pub fn first_millis(self) -> i64 {
+        self.millis(self.nanos.div_ceil(1_000_000))
+    }
+
+    /// The last whole millisecond at this time or before it.
+    pub fn last_millis(self) -> i64 {
+        self.millis(self.nanos / 1_000_000)
+    }
+
+    fn millis(self, of_second: u32) -> i64 {
+        self.seconds.saturating_mul(1_000).saturating_add(i64::from(of_second))
+    }
+
     /// 12 bytes that order as the times do.
     pub fn to_sortable(self) -> [u8; 12] {
         let mut bytes = [0; 12];

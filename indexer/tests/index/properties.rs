@@ -119,6 +119,52 @@ fn objects_equal_those_with_the_same_members() {
     check(&contexts, &questions);
 }
 
+#[test]
+fn times_are_found_however_they_are_written() {
+    let times = vec![
+        json!(-1),
+        json!(44),
+        json!("0000000000044"),
+        json!(99_999_999),
+        json!(100_000_000),
+        json!(100_000_000.5),
+        json!(999_999_999),
+        json!(1_000_000_000),
+        json!(1_735_689_599_999_i64),
+        json!(1_735_689_600_000_i64),
+        json!(1_735_689_600_000.0),
+        json!(17_356_896_000_000_i64),
+        json!(1_735_706_000_000_i64),
+        json!(i64::MAX),
+        json!(u64::MAX),
+        json!("1735689600000"),
+        json!("1735689600000 or so"),
+        json!("2025-01-01T00:00:00Z"),
+        json!("2025-01-01T01:00:00.000000001+01:00"),
+        json!("2024-12-31T23:59:59.999999Z"),
+    ];
+    let contexts: Vec<Value> = (0..)
+        .zip(&times)
+        .map(|(n, time)| {
+            let kind = ["user", "org"][n % 2];
+            json!({"kind": kind, "key": format!("k{n}"), "at": time, "tags": [time, "gold", [time]]})
+        })
+        .collect();
+    let questions = |time: &Value| {
+        [
+            format!("user.at before {time}"),
+            format!("at after {time}"),
+            format!("*.tags before {time}"),
+            format!("org.tags after {time}"),
+            format!("at before {time},at after {time}"),
+        ]
+    };
+    let is_question = |text: &String| Filter::parse(text, Subject::Contexts).is_ok();
+    let questions: Vec<String> = times.iter().flat_map(questions).filter(is_question).collect();
+    assert!(questions.len() > 5 * 15);
+    check(&contexts, &questions);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig {
         cases: 16,

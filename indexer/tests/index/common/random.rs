@@ -28,6 +28,8 @@ pub fn scalar() -> impl Strategy<Value = Value> {
             json!(44.0),
             json!(-1),
             json!(1000),
+            json!(1_768_435_200_000_i64),
+            json!(100_000_000),
             json!(0.5),
             json!(true),
             json!(false)
