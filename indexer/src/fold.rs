@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use events::Environment;
 use events::context::{canonical_parts, push_escaped_key};
 use hashbrown::HashMap;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use xxhash_rust::xxh3::xxh3_64;
@@ -87,7 +88,7 @@ pub fn fold(stored: Option<ContextRecord>, sighting: &Sighting<'_>) -> (ContextR
 /// The state after everything that was seen up to `at` was deleted, or None if it was seen later.
 pub fn deleted(record: ContextRecord, at: i64) -> Option<ContextRecord> {
     (record.last_seen <= at).then(|| ContextRecord {
-        context: to_raw(&bare(&record.kind, &record.key)),
+        context: bare(&record.kind, &record.key),
         anonymous: false,
         last_seen: at,
         attributes_at: at,
@@ -111,7 +112,7 @@ fn empty(sighting: &Sighting<'_>) -> ContextRecord {
         environment: (*sighting.names.key).to_owned(),
         kind: sighting.kind.to_owned(),
         key: sighting.key.to_owned(),
-        context: to_raw(&bare(sighting.kind, sighting.key)),
+        context: bare(sighting.kind, sighting.key),
         anonymous: sighting.anonymous,
         last_seen: sighting.seen_at,
         attributes_at: i64::MIN,
@@ -136,17 +137,34 @@ pub fn after_first_part<'a>(canonical: &'a str, kind: &str, key: &str) -> Option
 }
 
 /// What is known of a context by its identity alone; of a combination, by the identities of its parts.
-fn bare(kind: &str, key: &str) -> Map<String, Value> {
+fn bare(kind: &str, key: &str) -> Box<RawValue> {
+    if kind != INSTANCE_KIND {
+        return to_raw(&Kept { kind, key, attributes: &Map::new() });
+    }
     let mut context = Map::new();
     context.insert("kind".into(), kind.into());
-    if kind == INSTANCE_KIND {
-        for (kind, key) in canonical_parts(key).unwrap_or_default() {
-            context.insert(kind, json!({ "key": key }));
-        }
-    } else {
-        context.insert("key".into(), key.into());
+    for (kind, key) in canonical_parts(key).unwrap_or_default() {
+        context.insert(kind, json!({ "key": key }));
     }
-    context
+    to_raw(&context)
+}
+
+/// A context as it is kept: its identity, then its attributes, among which what was sent as its identity does not count.
+struct Kept<'a> {
+    kind: &'a str,
+    key: &'a str,
+    attributes: &'a Map<String, Value>,
+}
+
+impl Serialize for Kept<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut members = serializer.serialize_map(None)?;
+        members.serialize_entry("kind", self.kind)?;
+        members.serialize_entry("key", self.key)?;
+        let mut others = self.attributes.iter().filter(|(name, _)| !matches!(name.as_str(), "kind" | "key"));
+        others.try_for_each(|(name, value)| members.serialize_entry(name, value))?;
+        members.end()
+    }
 }
 
 fn add_anonymous_kinds(record: &mut ContextRecord, kinds: &str) {
@@ -166,30 +184,29 @@ pub fn anonymous_kinds(context: &Map<String, Value>) -> Vec<String> {
     kinds.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
 }
 
-fn take_attributes(record: &mut ContextRecord, sent: Map<String, Value>, sighting: &Sighting<'_>) {
+fn take_attributes(record: &mut ContextRecord, mut attributes: Map<String, Value>, sighting: &Sighting<'_>) {
     record.anonymous = sighting.anonymous;
-    let mut context = bare(sighting.kind, sighting.key);
-    if !sighting.anonymous {
-        let held_back = redacted(&sent);
-        context.extend(
-            sent.into_iter()
-                .filter(|(name, value)| !matches!(name.as_str(), "kind" | "key" | "_meta") && !value.is_null()),
-        );
-        if !held_back.is_empty() {
-            let stored = record.parsed();
-            for path in &held_back {
-                if let Some(value) = path.get(&stored) {
-                    path.insert_if_absent(&mut context, value.clone());
-                }
-            }
-            let pointers: Vec<_> = held_back.iter().map(|path| path.pointer()).collect();
-            context.insert("_meta".into(), json!({ "redactedAttributes": pointers }));
-        }
+    if sighting.anonymous {
+        record.context = bare(sighting.kind, sighting.key);
+        return;
     }
-    record.context = to_raw(&context);
+    let held_back = redacted(&attributes);
+    attributes.retain(|name, value| name != "_meta" && !value.is_null());
+    if !held_back.is_empty() {
+        let stored = record.parsed();
+        for path in &held_back {
+            if let Some(value) = path.get(&stored) {
+                path.insert_if_absent(&mut attributes, value.clone());
+            }
+        }
+        let pointers: Vec<_> = held_back.iter().map(|path| path.pointer()).collect();
+        attributes.insert("_meta".into(), json!({ "redactedAttributes": pointers }));
+    }
+    // Written as it was read: a new map of all would be filled for nothing.
+    record.context = to_raw(&Kept { kind: sighting.kind, key: sighting.key, attributes: &attributes });
 }
 
-fn to_raw(context: &Map<String, Value>) -> Box<RawValue> {
+fn to_raw(context: &impl Serialize) -> Box<RawValue> {
     serde_json::value::to_raw_value(context).expect("a JSON object is written without fail")
 }
 
@@ -394,6 +411,19 @@ mod tests {
             json!({"kind":"user","key":"u","email":"a@b","address":{"city":"Q","street":"S"},
                    "_meta":{"redactedAttributes":["/email","/address/street","/never"]}})
         );
+    }
+
+    #[test]
+    fn identity_stands_once_whatever_is_sent_of_it() {
+        let sent = sighting(
+            Some(r#"{"key":"other","a":1,"kind":2,"_meta":{"redactedAttributes":["key","/kind","b"]}}"#),
+            1,
+            "",
+        );
+        let expected = r#"{"kind":"user","key":"u","a":1,"_meta":{"redactedAttributes":["/key","/kind","/b"]}}"#;
+        assert_eq!(folded(&[sent]).context.get(), expected);
+        let without = sighting(Some(r#"{"a":1,"_meta":{"redactedAttributes":["key","/kind","b"]}}"#), 2, "");
+        assert_eq!(folded(&[sent, without]).context.get(), expected);
     }
 
     #[test]
