@@ -11,7 +11,7 @@
 //! | `last_seen` | fast i64 | microseconds |
 //! | `alone_at` | fast i64 | when the context was last seen alone, where that is not when it was last seen |
 //! | `content`, `seen_by` | fast u64 | [`Seen`]: tells that a sighting changes nothing, without reading the record |
-//! | `record` | stored bytes | [`ContextRecord`] |
+//! | `record` | stored text | [`ContextRecord`]; stored bytes before format 5, which Tantivy writes and reads one by one |
 //!
 //! A JSON field of Tantivy was the other choice; it cannot tell `44` from `"44"` by term, ties path and type to its own
 //! encoding, and lists no values without reading it back.
@@ -31,7 +31,9 @@ use tantivy::directory::{Directory as _, INDEX_WRITER_LOCK, MmapDirectory};
 use tantivy::index::{SegmentComponent, SegmentId, SegmentMeta};
 use tantivy::indexer::{IndexWriterOptions, LogMergePolicy, NoMergePolicy};
 use tantivy::query::{RangeQuery, TermQuery};
-use tantivy::schema::{BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, Value as _};
+use tantivy::schema::{
+    BytesOptions, Field, IndexRecordOption, NumericOptions, Schema, SchemaBuilder, TextOptions, Value as _,
+};
 use tantivy::store::{Compressor, ZstdCompressor};
 use tantivy::{
     DocAddress, DocId, DocSet, FutureResult, Index, IndexReader, IndexSettings, IndexWriter, ReloadPolicy, Searcher,
@@ -102,8 +104,18 @@ pub const ALONE_AT: &str = "alone_at";
 pub const ORDER: &str = "order";
 const CONTENT: &str = "content";
 const SEEN_BY: &str = "seen_by";
+const RECORD: &str = "record";
 
 fn schema() -> (Schema, Fields) {
+    schema_with(|builder| builder.add_text_field(RECORD, TextOptions::default().set_stored()))
+}
+
+/// That of older formats, which can be searched: it has the same fields.
+fn schema_before() -> Schema {
+    schema_with(|builder| builder.add_bytes_field(RECORD, BytesOptions::default().set_stored())).0
+}
+
+fn schema_with(add_record: impl FnOnce(&mut SchemaBuilder) -> Field) -> (Schema, Fields) {
     let mut builder = Schema::builder();
     let fields = Fields {
         terms: builder.add_bytes_field("terms", BytesOptions::default().set_indexed()),
@@ -112,7 +124,7 @@ fn schema() -> (Schema, Fields) {
         alone_at: builder.add_i64_field(ALONE_AT, NumericOptions::default().set_fast()),
         content: builder.add_u64_field(CONTENT, NumericOptions::default().set_fast()),
         seen_by: builder.add_u64_field(SEEN_BY, NumericOptions::default().set_fast()),
-        record: builder.add_bytes_field("record", BytesOptions::default().set_stored()),
+        record: add_record(&mut builder),
     };
     (builder.build(), fields)
 }
@@ -318,8 +330,7 @@ impl ShardReader {
 
     pub fn record(&self, searcher: &Searcher, address: DocAddress) -> Result<ContextRecord> {
         let document: TantivyDocument = searcher.doc(address).map_err(Error::index("read a stored context"))?;
-        let bytes = document.get_first(self.fields.record).and_then(|value| value.as_bytes());
-        ContextRecord::from_bytes(bytes.unwrap_or_default())
+        record_of(&document, self.fields.record)
     }
 
     /// Where contexts are stored, by identity; in the order in which they lie there.
@@ -349,8 +360,7 @@ impl ShardReader {
                 .map_err(|error| Error::Index { action: "open stored contexts", source: error.into() })?;
             for document in store.iter::<TantivyDocument>(segment.alive_bitset()) {
                 let document = document.map_err(Error::index("read a stored context"))?;
-                let bytes = document.get_first(self.fields.record).and_then(|value| value.as_bytes());
-                if !visit(ContextRecord::from_bytes(bytes.unwrap_or_default())?)? {
+                if !visit(record_of(&document, self.fields.record)?)? {
                     return Ok(());
                 }
             }
@@ -377,6 +387,13 @@ impl ShardReader {
         }
         searcher.num_docs().saturating_sub(unlisted)
     }
+}
+
+/// The state that a document holds.
+pub fn record_of(document: &TantivyDocument, field: Field) -> Result<ContextRecord> {
+    let value = document.get_first(field);
+    let bytes = value.and_then(|value| value.as_str().map(str::as_bytes).or_else(|| value.as_bytes()));
+    ContextRecord::from_bytes(bytes.unwrap_or_default())
 }
 
 fn seen_columns(segment: &SegmentReader, document: DocId) -> tantivy::Result<Seen> {
@@ -490,6 +507,9 @@ fn open_existing(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
     {
         return Err(Error::Damaged { what: format!("it is of format {}, not {FORMAT}", position.format) });
     }
+    if index.schema() != schema().0 {
+        return Err(other_schema());
+    }
     let writer = ShardWriter::new(path, index, fields, budget)?;
     Ok(OpenedShard { writer, position, discarded: None })
 }
@@ -498,8 +518,8 @@ fn open_existing(path: &Path, budget: ShardBudget) -> Result<OpenedShard> {
 fn read_existing(path: &Path) -> Result<(Index, Fields, Option<Position>)> {
     let index = Index::open_in_dir(path).map_err(Error::index("open the index"))?;
     let (expected, fields) = schema();
-    if index.schema() != expected {
-        return Err(Error::Damaged { what: "its schema is of another version".into() });
+    if ![expected, schema_before()].contains(&index.schema()) {
+        return Err(other_schema());
     }
     let meta = index.load_metas().map_err(Error::index("read the index's metadata"))?;
     let position = match &meta.payload {
@@ -514,6 +534,10 @@ fn read_existing(path: &Path) -> Result<(Index, Fields, Option<Position>)> {
         },
     };
     Ok((index, fields, position))
+}
+
+fn other_schema() -> Error {
+    Error::Damaged { what: "its schema is of another version".into() }
 }
 
 /// Whether the directory is of an older format that can still be searched.
@@ -608,7 +632,7 @@ impl ShardWriter {
         let (content, seen_by) = Seen::of(record).to_numbers();
         document.add_u64(fields.content, content);
         seen_by.for_each(|packed| document.add_u64(fields.seen_by, packed));
-        document.add_bytes(fields.record, &record.to_bytes());
+        document.add_text(fields.record, record.to_text());
         self.writer.add_document(document).map_err(Error::index("add a context"))?;
         Ok(())
     }
@@ -742,7 +766,7 @@ pub fn verify(path: &Path) -> Result<()> {
     let damaged = |error: TantivyError| Error::Damaged { what: error.to_string() };
     let index = Index::open_in_dir(path).map_err(damaged)?;
     if index.schema() != schema().0 {
-        return Err(Error::Damaged { what: "its schema is of another version".into() });
+        return Err(other_schema());
     }
     let meta = index.load_metas().map_err(damaged)?;
     if let Some(missing) = meta.segments.iter().flat_map(files_of).find(|file| !path.join(file).exists()) {
@@ -803,20 +827,45 @@ mod tests {
         Position { format: FORMAT, topic_id: "t".into(), next, received_at: 1, is_partial: false }
     }
 
-    /// The first context that is replaced after an opening, while segments merge that the last commit has removed from.
-    #[test]
-    fn replaced_context_does_not_come_back_with_a_merge() {
-        let prefix = EnvironmentPrefix::new(&Environment::new("default", "dev"));
-        let dir = tempfile::tempdir().unwrap();
-        let budget = ShardBudget {
+    fn budget() -> ShardBudget {
+        ShardBudget {
             writer_threads: 1,
             writer_bytes_per_thread: 16 << 20,
             pending_bytes: 1 << 20,
             seen_entries: 100,
             environment_contexts: None,
-        };
+        }
+    }
+
+    #[test]
+    fn directories_of_the_schema_before_are_searched_and_not_written() {
+        let prefix = EnvironmentPrefix::new(&Environment::new("default", "dev"));
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::builder().schema(schema_before()).create_in_dir(dir.path()).unwrap();
+        let mut writer: IndexWriter = index.writer_with_num_threads(1, 16 << 20).unwrap();
+        let (fields, record) = (schema().1, record("a", "old"));
+        let mut document = TantivyDocument::default();
+        document.add_bytes(fields.terms, &record.identity(&prefix));
+        document.add_bytes(fields.record, record.to_text().as_bytes());
+        writer.add_document(document).unwrap();
+        let mut prepared = writer.prepare_commit().unwrap();
+        prepared.set_payload(&serde_json::to_string(&Position { format: FORMAT - 1, ..position(1) }).unwrap());
+        prepared.commit().unwrap();
+        writer.wait_merging_threads().unwrap();
+        assert!(is_outdated(dir.path()));
+        let (reader, before) = open_to_search(dir.path()).unwrap();
+        assert_eq!((before.format, before.next), (FORMAT - 1, 1));
+        assert_eq!(reader.find(&prefix.identity("user", "a")).unwrap().unwrap().parsed()["plan"], "old");
+        assert!(open(dir.path(), budget()).unwrap().discarded.is_some());
+    }
+
+    /// The first context that is replaced after an opening, while segments merge that the last commit has removed from.
+    #[test]
+    fn replaced_context_does_not_come_back_with_a_merge() {
+        let prefix = EnvironmentPrefix::new(&Environment::new("default", "dev"));
+        let dir = tempfile::tempdir().unwrap();
         let opened = || {
-            let writer = open(dir.path(), budget).unwrap().writer;
+            let writer = open(dir.path(), budget()).unwrap().writer;
             writer.writer.set_merge_policy(Box::new(NoMergePolicy));
             writer
         };

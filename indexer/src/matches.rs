@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use tantivy::collector::{Collector, SegmentCollector};
 use tantivy::columnar::Column;
-use tantivy::schema::{Field, Value as _};
+use tantivy::schema::Field;
 use tantivy::store::StoreReader;
 use tantivy::{BitSet, DocAddress, DocId, Score, SegmentReader, TantivyDocument, TantivyError};
 
-use crate::index::LAST_SEEN;
+use crate::index::{LAST_SEEN, record_of};
 use crate::record::ContextRecord;
 
 /// Tests a stored state and names the last-seen time to order it by, or None if it does not match.
@@ -50,8 +50,7 @@ impl Examiner {
         }
         match self.store.get::<TantivyDocument>(document) {
             Ok(stored) => {
-                let bytes = stored.get_first(self.record_field).and_then(|value| value.as_bytes());
-                let record = ContextRecord::from_bytes(bytes.unwrap_or_default()).ok()?;
+                let record = record_of(&stored, self.record_field).ok()?;
                 (self.examine)(&record)
             }
             Err(error) => {

@@ -113,12 +113,12 @@ impl ContextRecord {
         serde_json::from_str(self.context.get()).unwrap_or_default()
     }
 
-    pub fn to_bytes(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("texts, numbers and JSON are written without fail")
+    pub fn to_text(&self) -> String {
+        serde_json::to_string(self).expect("texts, numbers and JSON are written without fail")
     }
 
     /// # Errors
-    /// `Damaged` if these are not bytes of [`Self::to_bytes`].
+    /// `Damaged` if these are not bytes of [`Self::to_text`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         serde_json::from_slice(bytes)
             .map_err(|error| Error::Damaged { what: format!("stored context does not read: {error}") })

@@ -84,8 +84,8 @@ fn found_in(dir: &Path) -> Vec<String> {
             }
             for document in segment.get_store_reader(1).unwrap().iter::<TantivyDocument>(None) {
                 let document = document.unwrap();
-                let bytes = document.get_first(record).and_then(|value| value.as_bytes()).unwrap();
-                found.extend(has(bytes).then(|| format!("document {}", String::from_utf8_lossy(bytes))));
+                let text = document.get_first(record).and_then(|value| value.as_str()).unwrap();
+                found.extend(has(text.as_bytes()).then(|| format!("document {text}")));
             }
             let order = segment.fast_fields().bytes("order").unwrap().unwrap();
             let mut all = order.dictionary().stream().unwrap();
