@@ -395,17 +395,32 @@ fn push_open_text(term: &mut Vec<u8>, text: &str) {
     }
 }
 
-/// The terms of one attribute, one after the other in the same bytes: they differ in their family and in their ends.
+/// The terms of the attributes of one kind, one after the other in the same bytes: those of an attribute differ in their family and
+/// in their ends.
 struct AttributeTerm {
     bytes: Vec<u8>,
-    /// Where pointer and start end.
+    /// Where the kind ends.
+    kind_end: usize,
+    /// Where the pointer ends.
     start: usize,
 }
 
 impl AttributeTerm {
     fn new(environment: &EnvironmentPrefix, kind: &str, pointer: &str) -> Self {
-        let bytes = environment.attribute(family::EXISTS, kind, pointer).0;
-        Self { start: bytes.len(), bytes }
+        let mut term = Self::of_kind(environment, kind);
+        term.go_to(pointer);
+        term
+    }
+
+    fn of_kind(environment: &EnvironmentPrefix, kind: &str) -> Self {
+        let bytes = environment.family(family::EXISTS).text(kind, NAME_BYTES_MAX).0;
+        Self { start: bytes.len(), kind_end: bytes.len(), bytes }
+    }
+
+    fn go_to(&mut self, pointer: &str) {
+        self.bytes.truncate(self.kind_end);
+        push_text(&mut self.bytes, pointer, NAME_BYTES_MAX);
+        self.start = self.bytes.len();
     }
 
     fn begin(&mut self, family: u8) -> &mut Vec<u8> {
@@ -586,8 +601,9 @@ impl DistinctTerms {
         self.add(&environment.listed(), give);
         self.add(&environment.kind(kind), give);
         applications.for_each(|application| self.add(&environment.application(application), give));
+        let mut term = AttributeTerm::of_kind(environment, kind);
         for_each_attribute(context, &mut |pointer, value, how| {
-            let mut term = AttributeTerm::new(environment, kind, pointer);
+            term.go_to(pointer);
             // Both or none: what is known to exist must be found by its value, or it would be in no order.
             if self.given.len() + 2 <= TERMS_MAX {
                 self.add(term.exists(how), give);
