@@ -21,9 +21,10 @@ use events::environment::{EnvironmentConfig, Environments};
 use events::{Environment, LogBatch, SightingsBatch, Topic, TopicPartition, schema};
 use http::{Request, StatusCode};
 use indexer::api::{ApiAccess, ApiToken, Generation, RateLimits, Role, router};
-use indexer::{Beyond, Config, Indexer};
+use indexer::{Beyond, Config, Error, Indexer};
 use runtime::{Clock, DurationText, Runtime, Shutdown, UnixMicros};
 use serde_json::{Value, json};
+use tantivy::TantivyError;
 use tokio::task::JoinHandle;
 use tower::ServiceExt as _;
 
@@ -166,11 +167,16 @@ impl Flow {
     ) -> Self {
         let reader = Arc::new(log.clone());
         let deadline = std::time::Instant::now() + Duration::from_secs(30);
-        // Tasks of a process that was killed in this one end a moment later, and their locks with them.
+        // Tasks of a process that was killed in this one end a moment later, and their locks with them; one may just be making
+        // the index.
         let (runtime, opened) = loop {
             let runtime = Runtime::system();
             match Indexer::open_with(dir, config.clone(), reader.clone(), &runtime, beyond.clone()) {
-                Err(indexer::Error::Locked { .. }) if std::time::Instant::now() < deadline => std::thread::yield_now(),
+                Err(Error::Locked { .. } | Error::Index { source: TantivyError::IndexAlreadyExists, .. })
+                    if std::time::Instant::now() < deadline =>
+                {
+                    std::thread::yield_now()
+                }
                 opened => break (runtime, opened),
             }
         };
