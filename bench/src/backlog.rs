@@ -243,18 +243,14 @@ fn catch_up(
     let started = Instant::now();
     let server = Server::with_settings(&args.tidegate, &directory.join(part.task), &settings(args, prefix, part.task))?;
     let mut resident = Vec::new();
-    let sampled = server.wait_until(CATCH_UP_MAX, || {
+    let sampled = server.look_until(SAMPLE_EVERY, CATCH_UP_MAX, || {
         let Memory { resident: now, anonymous, .. } = server.process().memory()?;
         resident.push(mib(now));
         let taken = server.metric(part.taken)?;
         let lag = server.pipeline()?[part.stage]["lagRecords"].as_u64().unwrap_or_default();
         let (seconds, core) = (started.elapsed().as_secs_f64(), server.core_time()?.as_secs_f64());
         writeln!(csv, "{},{seconds:.2},{:.1},{:.1},{core:.2},{lag},{taken}", part.task, mib(now), mib(anonymous))?;
-        let is_done = taken >= put && server.has_caught_up(part.stage)?;
-        if !is_done {
-            std::thread::sleep(SAMPLE_EVERY);
-        }
-        Ok(is_done)
+        Ok(taken >= put && server.has_caught_up(part.stage)?)
     });
     sampled.with_context(|| format!("{} did not catch up with {put} in the log", part.task))?;
     let elapsed = started.elapsed();

@@ -63,9 +63,8 @@ pub fn run(args: &FlowArgs) -> anyhow::Result<()> {
 /// Prints the table of stages and the sizes; gives core-us per event of the whole flow.
 fn stages(args: &FlowArgs, body: &Body, events: f64, data: &Path) -> anyhow::Result<f64> {
     let server = Server::tidegate(&args.tidegate, data, false, false)?;
-    let before = server.core_time()?;
-    load(&server, &Load::varied("python", args.connections, args.requests))?;
-    let ingest = Cost { stage: "ingest", used: server.core_time()? - before, peak_mib: server.peak_mib()? };
+    let loaded = load(&server, &Load::varied("python", args.connections, args.requests))?;
+    let ingest = Cost { stage: "ingest", used: loaded.core_time, peak_mib: server.peak_mib()? };
     server.stop()?;
     let log_bytes = folder_bytes(&data.join("log"))?;
 

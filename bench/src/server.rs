@@ -165,15 +165,21 @@ impl Server {
     }
 
     /// Asks `condition` again and again until it holds.
-    pub fn wait_until(
+    pub fn wait_until(&self, limit: Duration, condition: impl FnMut() -> anyhow::Result<bool>) -> anyhow::Result<()> {
+        self.look_until(Duration::from_millis(20), limit, condition)
+    }
+
+    /// The same with a time between two looks, which are part of what is measured.
+    pub fn look_until(
         &self,
+        every: Duration,
         limit: Duration,
         mut condition: impl FnMut() -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
         let deadline = Instant::now() + limit;
         while !condition()? {
             ensure!(Instant::now() < deadline, "waited {limit:?} in vain");
-            std::thread::park_timeout(Duration::from_millis(20));
+            std::thread::park_timeout(every);
         }
         Ok(())
     }

@@ -62,9 +62,10 @@ class Chaos:
         """How long a fault holds. Time that passes is the fault itself, no wait for anything."""
         time.sleep(self.chance.uniform(0.2, most))
 
-    def on_the_way(self, proxy, mode):
+    def on_the_way(self, proxy, mode, least=0):
         def act():
             proxy.mode = mode
+            time.sleep(least)
             self.last()
             proxy.mode = faults.PASS
 
@@ -120,6 +121,12 @@ def bucket(tmp_path):
         yield bucket
 
 
+@pytest.fixture
+def broker(tmp_path):
+    with Broker(tmp_path / "kafka") as broker:
+        yield broker
+
+
 def on_bucket(serve, bucket, settings):
     server = serve(settings={**settings, **bucket.settings("lake")}, start=False)
     server.lake_elsewhere = bucket.lake("lake")
@@ -151,22 +158,15 @@ def test_faults_of_the_store(serve, bucket, measured):
     measured("chaos, tables in a bucket", hold_out(server, bucket, "store", STORE_FAULTS))
 
 
-def test_faults_of_the_broker(serve, tmp_path, measured):
+def test_faults_of_the_broker(serve, broker, measured):
     """The log on a Kafka broker that fails in every way, and a program that is killed and stopped."""
-    with Broker(tmp_path / "kafka") as broker:
-        server = serve(settings={**SETTINGS, **broker.settings()}, start=False)
-        server.expect_log("^")
-        server.start()
-        measured("chaos, log on a broker", hold_out(server, broker, "broker", BROKER_FAULTS, freezes=True))
+    server = serve(settings={**SETTINGS, **broker.settings()}, start=False)
+    server.expect_log("^")
+    server.start()
+    measured("chaos, log on a broker", hold_out(server, broker, "broker", BROKER_FAULTS, freezes=True))
 
 
 # The stages as processes of their own.
-
-
-@pytest.fixture
-def broker(tmp_path):
-    with Broker(tmp_path / "kafka") as broker:
-        yield broker
 
 
 @pytest.fixture
@@ -234,15 +234,6 @@ def without_room(chaos, server, broker):
     return act
 
 
-def away(chaos, proxy):
-    def act():
-        proxy.mode = faults.CUT
-        time.sleep(AWAY_SECONDS)
-        proxy.mode = faults.PASS
-
-    return act
-
-
 def faults_of_a_cluster(chaos, cluster, broker, bucket):
     actions = {f"broker: {mode}": chaos.on_the_way(broker.proxy, mode) for mode in BROKER_FAULTS}
     actions |= {f"store: {mode}": chaos.on_the_way(bucket.proxy, mode) for mode in STORE_FAULTS}
@@ -256,7 +247,7 @@ def faults_of_a_cluster(chaos, cluster, broker, bucket):
             actions[f"{task}: all of the group killed"] = storm(servers)
     actions["ingest: disk full and broker away"] = without_room(chaos, cluster.processes["ingest", 3], broker)
     if SECONDS > LONG_SECONDS:
-        actions["store: away for a minute"] = away(chaos, bucket.proxy)
+        actions["store: away for a minute"] = chaos.on_the_way(bucket.proxy, faults.CUT, AWAY_SECONDS)
     return actions
 
 

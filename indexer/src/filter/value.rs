@@ -47,30 +47,28 @@ impl FilterTime {
 
     /// The first whole microsecond at this time or after it; the last that there is beyond those that can be told.
     pub fn first_micros(self) -> i64 {
-        self.micros(self.nanos.div_ceil(1_000))
+        self.whole(1_000_000, u32::div_ceil)
     }
 
     /// The last whole microsecond at this time or before it.
     pub fn last_micros(self) -> i64 {
-        self.micros(self.nanos / 1_000)
+        self.whole(1_000_000, |nanos, each| nanos / each)
     }
 
-    fn micros(self, of_second: u32) -> i64 {
-        self.seconds.saturating_mul(1_000_000).saturating_add(i64::from(of_second))
-    }
-
-    /// The first whole millisecond at this time or after it; the last that there is beyond those that can be told.
+    /// As [`Self::first_micros`], of milliseconds.
     pub fn first_millis(self) -> i64 {
-        self.millis(self.nanos.div_ceil(1_000_000))
+        self.whole(1_000, u32::div_ceil)
     }
 
-    /// The last whole millisecond at this time or before it.
+    /// As [`Self::last_micros`], of milliseconds.
     pub fn last_millis(self) -> i64 {
-        self.millis(self.nanos / 1_000_000)
+        self.whole(1_000, |nanos, each| nanos / each)
     }
 
-    fn millis(self, of_second: u32) -> i64 {
-        self.seconds.saturating_mul(1_000).saturating_add(i64::from(of_second))
+    /// Parts of which a second has so many; `rounded` divides what is left of the second.
+    fn whole(self, per_second: u32, rounded: impl FnOnce(u32, u32) -> u32) -> i64 {
+        let of_second = rounded(self.nanos, 1_000_000_000 / per_second);
+        self.seconds.saturating_mul(i64::from(per_second)).saturating_add(i64::from(of_second))
     }
 
     /// 12 bytes that order as the times do.
